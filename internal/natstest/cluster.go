@@ -1,0 +1,90 @@
+package natstest
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	reconnectWait = 20 * time.Millisecond
+	readyWithin   = 30 * time.Second
+)
+
+// Servers is a cluster of one test, for streams with replicas.
+type Servers []*Server
+
+// Cluster starts n servers that know each other, and returns when JetStream has a leader.
+func Cluster(t testing.TB, n int) Servers {
+	t.Helper()
+	routes := make([]*url.URL, n)
+	for i := range routes {
+		routes[i] = &url.URL{Scheme: "nats", Host: freeAddress(t)}
+	}
+	servers := make(Servers, n)
+	for i := range servers {
+		servers[i] = Start(t, func(o *server.Options) {
+			o.ServerName = fmt.Sprintf("n%d", i+1)
+			o.Cluster.Name = "test"
+			o.Cluster.Host = routes[i].Hostname()
+			_, _ = fmt.Sscan(routes[i].Port(), &o.Cluster.Port)
+			o.Routes = routes
+		})
+	}
+	js := servers.JetStream(t)
+	deadline := time.Now().Add(readyWithin)
+	for {
+		// A stream on all servers is the fact that says that each of them takes part.
+		_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "READY", Replicas: n})
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("cluster of %d is not ready within %s: %v", n, readyWithin, err)
+		}
+		time.Sleep(reconnectWait)
+	}
+	if err := js.DeleteStream(t.Context(), "READY"); err != nil {
+		t.Fatal(err)
+	}
+	return servers
+}
+
+// URL names all servers, with commas between.
+func (s Servers) URL() string {
+	urls := make([]string, len(s))
+	for i, one := range s {
+		urls[i] = one.URL()
+	}
+	return strings.Join(urls, ",")
+}
+
+// Conn connects to any of the servers; the connection moves to another one when its own stops.
+func (s Servers) Conn(t testing.TB, options ...nats.Option) *nats.Conn {
+	t.Helper()
+	return connect(t, s.URL(), options)
+}
+
+// JetStream gives JetStream on a connection of its own.
+func (s Servers) JetStream(t testing.TB, options ...nats.Option) jetstream.JetStream {
+	t.Helper()
+	return newJetStream(t, s.Conn(t, options...))
+}
+
+// freeAddress asks for a port and gives it back: a route has to be known before its server starts.
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return listener.Addr().String()
+}
