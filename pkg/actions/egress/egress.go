@@ -1,0 +1,182 @@
+// Package egress is the way out for everything that speaks HTTP for an action. It judges the address that is
+// connected to, after names are resolved, so that neither a URL nor a DNS answer leads into the deployment's own
+// networks, unless actions.allow_private names them.
+//
+// It promises that no proxy of the environment is used, that TLS is 1.2 or newer, and that connections are reused. It
+// does not judge names, ports or paths.
+package egress
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"code.dny.dev/ssrf"
+
+	"github.com/tributary-dev/tributary/pkg/retry"
+)
+
+// Options of a transport. The zero value refuses every address that is not public.
+type Options struct {
+	AllowPrivate []netip.Prefix // actions.allow_private: networks that are not public, and allowed
+	Concurrency  int            // most requests at one time, all of which may go to one host; 0 means 64
+}
+
+const (
+	defaultConcurrency = 64
+	connectTimeout     = 10 * time.Second
+	keepAliveInterval  = 15 * time.Second
+	maxHeaderBytes     = 64 << 10
+
+	// Common servers close a connection that was idle for 5 seconds. Ours goes first, since a request that meets the
+	// closing can't be told from one that was received, and costs an attempt.
+	idleTimeout = 4 * time.Second
+)
+
+// NewTransport makes the transport that actions share. It follows no redirect when it is called by RoundTrip; under a
+// http.Client, CheckRedirect must say so. HTTP/2 stays off: one connection for all requests to a host would let one
+// slow answer hold the others.
+func NewTransport(o Options) *http.Transport {
+	concurrency := o.Concurrency
+	if concurrency <= 0 {
+		concurrency = defaultConcurrency
+	}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	return &http.Transport{
+		DialContext:            NewDialer(o.AllowPrivate).DialContext,
+		Protocols:              protocols,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:    connectTimeout,
+		MaxIdleConns:           4 * concurrency,
+		MaxIdleConnsPerHost:    concurrency,
+		IdleConnTimeout:        idleTimeout,
+		MaxResponseHeaderBytes: maxHeaderBytes,
+		DisableCompression:     true,
+	}
+}
+
+// Dialer connects to public addresses, and to those that are allowed besides. It is safe for concurrent use.
+type Dialer struct {
+	guard *ssrf.Guardian
+	allow []netip.Prefix
+}
+
+// NewDialer makes a dialer; allow are the networks of actions.allow_private.
+func NewDialer(allow []netip.Prefix) *Dialer {
+	d := &Dialer{guard: ssrf.New(ssrf.WithAnyNetwork(), ssrf.WithAnyPort())}
+	for _, prefix := range allow {
+		d.allow = append(d.allow, unmap(prefix))
+	}
+	return d
+}
+
+// DialContext connects like net.Dialer.DialContext. Where every address of the host is refused, the error is a
+// *RefusedError, marked retry.Permanent.
+func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	var tried atomic.Bool // an address that is not refused: its fault may pass
+	dialer := net.Dialer{
+		Timeout:   connectTimeout,
+		KeepAlive: keepAliveInterval,
+		ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
+			err := d.judge(host, address)
+			if err == nil {
+				tried.Store(true)
+			}
+			return err
+		},
+	}
+	conn, err := dialer.DialContext(ctx, network, address)
+	if err == nil {
+		return conn, nil
+	}
+	var refused *RefusedError
+	if errors.As(err, &refused) && !tried.Load() {
+		return nil, retry.Permanent(refused)
+	}
+	return nil, err
+}
+
+// judge refuses address, which is an address and port about to be connected to for host.
+func (d *Dialer) judge(host, address string) error {
+	parsed, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return fmt.Errorf("judge address of %q: %w", host, err)
+	}
+	addr := parsed.Addr().WithZone("").Unmap()
+	for _, prefix := range d.allow {
+		if prefix.Contains(addr) {
+			return nil
+		}
+	}
+	if d.guard.SafeAddr(addr) == nil {
+		return nil
+	}
+	return &RefusedError{Host: host, Addr: addr}
+}
+
+// unmap makes a prefix of IPv4 addresses from one that is written as IPv4-mapped IPv6.
+func unmap(prefix netip.Prefix) netip.Prefix {
+	const mapped = 128 - 32
+	if addr := prefix.Addr(); addr.Is4In6() && prefix.Bits() >= mapped {
+		return netip.PrefixFrom(addr.Unmap(), prefix.Bits()-mapped)
+	}
+	return prefix
+}
+
+// RefusedError says that an address is not public, and not allowed either.
+type RefusedError struct {
+	Host string
+	Addr netip.Addr
+}
+
+// Error says what to do where the address is meant.
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("address %s of %q is %s: allow it with actions.allow_private", e.Addr, e.Host, e.kind())
+}
+
+func (e *RefusedError) kind() string {
+	a := e.Addr
+	switch {
+	case a.IsLoopback(), a.IsPrivate(), a.IsLinkLocalUnicast(), sharedSpace.Contains(a):
+		return "private"
+	case a.IsMulticast():
+		return "multicast"
+	case nat64.Contains(a), sixToFour.Contains(a), teredo.Contains(a):
+		return "translated"
+	default:
+		return "not public"
+	}
+}
+
+var (
+	sharedSpace = netip.MustParsePrefix("100.64.0.0/10") // RFC 6598, carrier-grade NAT
+	nat64       = ssrf.IPv6NAT64Prefix
+	sixToFour   = netip.MustParsePrefix("2002::/16")
+	teredo      = netip.MustParsePrefix("2001::/32")
+)
+
+// MaxBody is how much of an answer is read.
+const MaxBody = 64 << 10
+
+// Drain reads an answer's body to its end, so that the connection can be used again, and closes it. A body beyond
+// MaxBody costs the connection instead.
+func Drain(body io.ReadCloser) {
+	if body == http.NoBody {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, body, MaxBody+1) // the answer is known by its status; what follows decides nothing
+	_ = body.Close()
+}

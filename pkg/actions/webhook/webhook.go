@@ -1,0 +1,225 @@
+// Package webhook sends effects as HTTP requests that follow Standard Webhooks
+// (https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md).
+//
+// It promises one request per attempt: nothing that may have reached the receiver is sent again within one, and no
+// redirect is followed. Whether another attempt follows is decided elsewhere, by the error. No error and no outcome
+// holds a body, a secret, or more of the URL than scheme, host and port.
+package webhook
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tributary-dev/tributary/pkg/actions"
+	"github.com/tributary-dev/tributary/pkg/actions/egress"
+	"github.com/tributary-dev/tributary/pkg/actions/secret"
+	"github.com/tributary-dev/tributary/pkg/retry"
+)
+
+// Type is the type of requests that this package does.
+const Type = "webhook"
+
+// The headers of ours as they are sent. No rendered header replaces them. That idempotency-key is not in its canonical
+// form matters: net/http sends a request with an Idempotency-Key again by itself when a connection that was used
+// before breaks, and the receiver would see attempts that nobody counted.
+const (
+	headerID             = "Webhook-Id"
+	headerTimestamp      = "Webhook-Timestamp"
+	headerSignature      = "Webhook-Signature"
+	headerIdempotencyKey = "idempotency-key"
+	headerSequence       = "Tributary-Sequence"
+	headerUserAgent      = "User-Agent"
+)
+
+// Options of a Webhook. The zero value works.
+type Options struct {
+	Version string           // of Tributary, in the User-Agent; "dev" where it is empty
+	Now     func() time.Time // time.Now where it is nil
+}
+
+// Webhook is the action. It is safe for concurrent use.
+type Webhook struct {
+	transport http.RoundTripper
+	secrets   *secret.Resolver
+	userAgent []string
+	now       func() time.Time
+}
+
+// New makes the action; transport is egress.NewTransport's.
+func New(transport http.RoundTripper, secrets *secret.Resolver, o Options) *Webhook {
+	if o.Version == "" {
+		o.Version = "dev"
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Webhook{transport: transport, secrets: secrets, userAgent: []string{"Tributary/" + o.Version}, now: o.Now}
+}
+
+// Do sends the request once. Any 2xx is done; a status in request.Permanent is permanent, and so is a URL that can't
+// be used or an address that may not be connected to; everything else may be tried again, after Retry-After where the
+// answer has one.
+func (w *Webhook) Do(ctx context.Context, effect actions.Effect, request actions.Request) (actions.Outcome, error) {
+	req, err := w.compose(ctx, effect, request)
+	if err != nil {
+		return actions.Outcome{}, err
+	}
+	response, err := w.transport.RoundTrip(req)
+	if err != nil {
+		return actions.Outcome{}, unanswered(ctx, req, request.Timeout, err)
+	}
+	egress.Drain(response.Body)
+	return actions.Outcome{Status: response.StatusCode}, w.judge(req, request.Permanent, response)
+}
+
+// compose makes the request of this sending: what was rendered, and what is of each sending.
+func (w *Webhook) compose(ctx context.Context, effect actions.Effect, request actions.Request) (*http.Request, error) {
+	method := request.Method
+	if method == "" {
+		method = http.MethodPost
+	}
+	req, err := http.NewRequestWithContext(ctx, method, request.URL, bytes.NewReader(request.Body))
+	if err != nil {
+		// The error of net/http quotes the URL, which may hold a credential.
+		return nil, retry.Permanent(errors.New("the URL or method of the webhook can't be used"))
+	}
+	if s := req.URL.Scheme; s != "http" && s != "https" || req.URL.Host == "" {
+		return nil, retry.Permanent(errors.New("the URL of the webhook is not http://… or https://…"))
+	}
+	header := make(http.Header, len(request.Header)+8)
+	req.Header = header
+	if err := w.addRendered(header, request.Header); err != nil {
+		return nil, err
+	}
+	if host := header.Get("Host"); host != "" {
+		req.Host = host
+	}
+	if user := req.URL.User; user != nil && header.Get("Authorization") == "" {
+		password, _ := user.Password()
+		req.SetBasicAuth(user.Username(), password)
+	}
+	if len(request.Body) > 0 && header.Get("Content-Type") == "" {
+		header["Content-Type"] = []string{"application/json"}
+	}
+	return req, w.stamp(header, effect, request)
+}
+
+// addRendered adds the rendered headers, with the secrets that they name.
+func (w *Webhook) addRendered(header http.Header, rendered []actions.Header) error {
+	for _, h := range rendered {
+		value, err := w.secrets.Expand(h.Value)
+		if err != nil {
+			return fmt.Errorf("header %s: %w", h.Name, err)
+		}
+		if h.Name == "" || strings.ContainsFunc(h.Name, notToken) || strings.ContainsFunc(value, notText) {
+			return retry.Permanent(fmt.Errorf("header %q holds a character that can't be sent", h.Name))
+		}
+		name := textproto.CanonicalMIMEHeaderKey(h.Name)
+		header[name] = append(header[name], value)
+	}
+	return nil
+}
+
+// notToken tells what RFC 9110 does not let stand in a header's name.
+func notToken(r rune) bool {
+	return r <= ' ' || r >= 0x7F || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
+}
+
+// notText tells what it does not let stand in a header's value.
+func notText(r rune) bool { return r < ' ' && r != '\t' || r == 0x7F }
+
+// stamp sets the headers of ours.
+func (w *Webhook) stamp(header http.Header, effect actions.Effect, request actions.Request) error {
+	timestamp := strconv.FormatInt(w.now().Unix(), 10)
+	header[headerUserAgent] = w.userAgent
+	header[headerID] = []string{effect.Key}
+	header[headerTimestamp] = []string{timestamp}
+	header[headerIdempotencyKey] = []string{effect.Key}
+	delete(header, "Idempotency-Key")
+	delete(header, "X-Idempotency-Key")
+	delete(header, headerSequence)
+	delete(header, headerSignature)
+	if effect.Sequence != "" {
+		header[headerSequence] = []string{effect.Sequence}
+	}
+	if len(request.Secrets) == 0 {
+		return nil
+	}
+	var signature []byte
+	for i, reference := range request.Secrets {
+		text, err := w.secrets.Resolve(reference)
+		if err != nil {
+			return err
+		}
+		key, err := signingKey(text)
+		if err != nil {
+			return fmt.Errorf("secret %s: %w", reference, err)
+		}
+		if i > 0 {
+			signature = append(signature, ' ')
+		}
+		signature = appendSignature(signature, key, effect.Key, timestamp, request.Body)
+	}
+	header[headerSignature] = []string{string(signature)}
+	return nil
+}
+
+// judge reads the answer's status and Retry-After.
+func (w *Webhook) judge(req *http.Request, permanent []int, response *http.Response) error {
+	status := response.StatusCode
+	if status >= 200 && status <= 299 {
+		return nil
+	}
+	hint := ""
+	if status >= 300 && status <= 399 {
+		hint = ": redirects are not followed, give the address itself"
+	}
+	err := fmt.Errorf("%s: status %s%s", place(req), statusName(status), hint)
+	if slices.Contains(permanent, status) {
+		return retry.Permanent(err)
+	}
+	if delay := retryAfter(response.Header.Get("Retry-After"), w.now()); delay > 0 {
+		return retry.After(err, delay)
+	}
+	return err
+}
+
+// place is what an error may say of where a request went: paths and queries hold credentials of some receivers.
+func place(req *http.Request) string {
+	u := url.URL{Scheme: req.URL.Scheme, Host: req.URL.Host}
+	return req.Method + " " + u.String()
+}
+
+func statusName(status int) string {
+	if text := http.StatusText(status); text != "" {
+		return strconv.Itoa(status) + " " + text
+	}
+	return strconv.Itoa(status)
+}
+
+// maxRetryAfter bounds what a receiver can ask for, by intent or with a wrong clock.
+const maxRetryAfter = 24 * time.Hour
+
+// retryAfter reads a Retry-After, in seconds or as a date; it is 0 where there is none, or none that can be read.
+func retryAfter(value string, now time.Time) time.Duration {
+	if value == "" {
+		return 0
+	}
+	if seconds, err := strconv.ParseUint(value, 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {
+		return time.Duration(min(seconds, uint64(maxRetryAfter/time.Second))) * time.Second
+	}
+	at, err := http.ParseTime(value)
+	if err != nil {
+		return 0
+	}
+	return min(max(at.Sub(now), 0), maxRetryAfter)
+}
