@@ -1,0 +1,269 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/tributary-dev/tributary/pkg/events"
+)
+
+const (
+	// MaxBatchItems is how many items one Batch may have at most. A batch within it and MaxBatchBytes is stored whole
+	// or not at all when it ends with a mark; others may be cut.
+	MaxBatchItems = 999
+	// MaxBatchBytes bounds the envelopes of such a batch.
+	MaxBatchBytes = 4 << 20
+
+	maxAtomic   = 1000 // the server's bound for one atomic batch
+	fewerSingly = 16   // below, messages one by one are stored sooner than a batch
+)
+
+// group is what is stored in one step: some items, whose last mark becomes a position behind them.
+type group struct {
+	items []Item // events alone
+	mark  *Position
+	bytes int
+}
+
+func (g *group) empty() bool { return len(g.items) == 0 && g.mark == nil }
+
+func (g *group) add(item *Item) {
+	if item.Mark != nil {
+		g.mark = item.Mark
+		return
+	}
+	g.items = append(g.items, *item)
+	g.bytes += len(item.Data)
+}
+
+// fits tells whether batch can be stored in the same step.
+func (g *group) fits(b *Batch) bool {
+	return len(g.items)+len(b.Items) < maxAtomic && g.bytes+len(b.Buf) <= MaxBatchBytes
+}
+
+// store stores the items of the batches in order, in as few steps as the server's bounds allow.
+func (f *fence) store(ctx context.Context, batches []*Batch) error {
+	var g group
+	flush := func() error {
+		if g.empty() {
+			return nil
+		}
+		err := f.storeGroup(ctx, &g)
+		g = group{items: g.items[:0]}
+		return err
+	}
+	for _, b := range batches {
+		if !g.fits(b) {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+		for i := range b.Items {
+			if len(g.items) >= MaxBatchItems || g.bytes > MaxBatchBytes { // a batch larger than one step
+				if err := flush(); err != nil {
+					return err
+				}
+			}
+			g.add(&b.Items[i])
+		}
+	}
+	return flush()
+}
+
+// storeGroup stores g whole, however often it takes, and returns once it is stored. Doubts are settled by taking over.
+func (f *fence) storeGroup(ctx context.Context, g *group) error {
+	if err := f.checkConnection(ctx); err != nil {
+		return err
+	}
+	for {
+		err := f.tryGroup(ctx, g)
+		switch {
+		case err == nil:
+			return f.checkConnection(ctx)
+		case errors.Is(err, errFull):
+			f.metrics.full.Inc()
+			if !sleep(ctx, fullPause) {
+				return context.Cause(ctx)
+			}
+		case errors.Is(err, errAgain):
+			if !sleep(ctx, 5*time.Millisecond) {
+				return context.Cause(ctx)
+			}
+		case errors.Is(err, errDoubt), errors.Is(err, errStale):
+			f.log.Debug("settling a doubt", "source", f.source, "err", err)
+			if err := f.settle(ctx); err != nil {
+				return err
+			}
+			f.dropStored(g)
+		default:
+			return fmt.Errorf("store events of %s: %w", f.source, err)
+		}
+	}
+}
+
+// checkConnection reads the end of the stream again after the connection was lost: the server on the other side may
+// have come back with less than it had acknowledged.
+func (f *fence) checkConnection(ctx context.Context) error {
+	if f.nc.Stats().Reconnects == f.reconnects {
+		return nil
+	}
+	return f.settle(ctx)
+}
+
+// dropStored removes from g what the stream holds already.
+func (f *fence) dropStored(g *group) {
+	n := 0
+	for n < len(g.items) && g.items[n].At.Compare(f.last) <= 0 {
+		f.through = max(f.through, g.items[n].Through)
+		n++
+	}
+	g.items = g.items[n:]
+}
+
+func (f *fence) tryGroup(ctx context.Context, g *group) error {
+	started := time.Now()
+	defer func() { f.metrics.seconds.Observe(time.Since(started).Seconds()) }()
+	if len(g.items) == 0 {
+		return f.storePosition(ctx, g)
+	}
+	if g.mark != nil || len(g.items) >= fewerSingly {
+		return f.storeAtomic(ctx, g)
+	}
+	for len(g.items) > 0 {
+		item := &g.items[0]
+		f.resetHeader()
+		f.expect(f.sequence)
+		f.header[headerContentType] = contentType
+		if _, err := f.request(ctx, item.Subject, item.Data); err != nil {
+			return err
+		}
+		f.stored(item)
+		g.items = g.items[1:]
+	}
+	return nil
+}
+
+// storePosition writes a position alone.
+func (f *fence) storePosition(ctx context.Context, g *group) error {
+	if g.mark == nil {
+		return nil
+	}
+	next := f.behind(nil, g.mark)
+	sequence, err := f.publishPosition(ctx, next, f.sequence)
+	if err != nil {
+		return err
+	}
+	f.moved(next, sequence)
+	g.mark = nil
+	return nil
+}
+
+var contentType = []string{events.ContentType}
+
+// sequenceTexts holds the decimal texts of a batch's sequence numbers.
+var sequenceTexts = func() (texts [maxAtomic + 1][]string) {
+	for i := range texts {
+		texts[i] = []string{strconv.Itoa(i)}
+	}
+	return texts
+}()
+
+// storeAtomic stores all items, and the mark behind them, as one atomic batch.
+func (f *fence) storeAtomic(ctx context.Context, g *group) error {
+	total := len(g.items)
+	var next Position
+	var positionData []byte
+	if g.mark != nil {
+		next = f.behind(&g.items[len(g.items)-1], g.mark)
+		var err error
+		if positionData, err = f.encodePosition(next); err != nil {
+			return err
+		}
+		total++
+	}
+	f.batches++
+	f.resetHeader()
+	f.header[headerBatchID] = []string{f.leader[len(f.leader)-22:] + "." + strconv.FormatUint(f.batches, 36)}
+	f.header[headerContentType] = contentType
+	first := f.replySubject() // two consecutive subjects: the refusal of a batch may come at its first message
+	commit := f.replySubject()
+	for n := 1; n <= total; n++ {
+		f.header[headerBatchSequence] = sequenceTexts[n]
+		reply := ""
+		if n == 1 {
+			f.expect(f.sequence)
+			reply = first
+		} else if n == 2 {
+			delete(f.header, headerExpected)
+			delete(f.header, headerExpectedSubject)
+		}
+		if n == total {
+			f.header[headerBatchCommit] = []string{"1"}
+			reply = commit
+		}
+		subject, data := events.PositionSubject(f.source), positionData
+		if n <= len(g.items) {
+			subject, data = g.items[n-1].Subject, g.items[n-1].Data
+		} else {
+			delete(f.header, headerContentType)
+		}
+		if err := f.send(subject, reply, data); err != nil {
+			return err
+		}
+	}
+	answer, err := f.await(ctx, commit)
+	if err != nil {
+		return err
+	}
+	sequence, err := readAck(answer)
+	if err != nil {
+		return err
+	}
+	for i := range g.items {
+		f.stored(&g.items[i])
+	}
+	if g.mark != nil {
+		f.moved(next, sequence)
+	}
+	g.items, g.mark = nil, nil
+	return nil
+}
+
+// behind is the position that a mark asks for, under this leader's epoch, once last and all before it are stored.
+func (f *fence) behind(last *Item, mark *Position) Position {
+	next := *mark
+	next.Epoch = f.position.Epoch
+	if last != nil {
+		next.CommitLSN, next.Index, next.XID = events.LSN(last.At.Commit), last.At.Index, last.XID
+	}
+	if next.Incarnation != f.position.Incarnation {
+		return next // LSNs of another database say nothing here
+	}
+	if last == nil && next.CommitLSN < f.position.CommitLSN {
+		next.CommitLSN, next.Index, next.XID = f.position.CommitLSN, f.position.Index, f.position.XID
+	}
+	next.EndLSN = max(next.EndLSN, f.position.EndLSN)
+	return next
+}
+
+// stored notes that an event is in EVENTS.
+func (f *fence) stored(item *Item) {
+	f.last = item.At
+	f.through = max(f.through, item.Through)
+	f.position.CommitLSN, f.position.Index, f.position.XID = events.LSN(item.At.Commit), item.At.Index, item.XID
+	f.metrics.published.Inc()
+	f.metrics.publishedBytes.Add(float64(len(item.Data)))
+}
+
+// moved notes that a position is in EVENTS: the next publish expects it.
+func (f *fence) moved(p Position, sequence uint64) {
+	p.Leader = f.leader
+	if p.Incarnation != f.position.Incarnation {
+		f.last, f.through = events.Sequence{Commit: uint64(p.CommitLSN), Index: p.Index}, 0
+	}
+	f.position, f.sequence = p, sequence
+	f.through = max(f.through, p.EndLSN)
+}
