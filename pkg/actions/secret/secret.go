@@ -15,6 +15,10 @@ const (
 	envPrefix  = "env:"
 	filePrefix = "file:"
 	maxFile    = 64 << 10
+
+	// settled is the age from which a file's time tells one content from the next: a younger file may be written once
+	// more within the same tick of the file system's clock.
+	settled = time.Second
 )
 
 // Resolver reads secrets. It is safe for concurrent use; its zero value works.
@@ -77,6 +81,9 @@ func (r *Resolver) read(path string) (string, error) {
 		return "", err
 	}
 	text := strings.TrimSuffix(strings.TrimSuffix(string(content), "\n"), "\r")
+	if time.Since(info.ModTime()) < settled {
+		return text, nil
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.files == nil {
