@@ -1,0 +1,110 @@
+// Package deadletter keeps what was given up: effects that failed for good, and inputs that could not be read.
+//
+// It promises that a record is self-contained (what it takes to look into it or to do it again, weeks later, is in it),
+// that writing the same record twice within the duplicate window of DEADLETTERS stores it once, and that no record is
+// too large. It relies on stream DEADLETTERS. It neither retries nor removes.
+package deadletter
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/tributary-dev/tributary/pkg/actions"
+	"github.com/tributary-dev/tributary/pkg/events"
+)
+
+// Reason says why something was given up. It is a token of the record's subject.
+type Reason string
+
+// The reasons.
+const (
+	Permanent   Reason = "permanent"   // the action said that no attempt can mend it
+	Exhausted   Reason = "exhausted"   // the last attempt that the policy allows failed
+	Crashed     Reason = "crashed"     // it was begun too often without an end
+	Condition   Reason = "condition"   // an observer's condition failed at run time
+	Render      Reason = "render"      // a request could not be rendered
+	Oversize    Reason = "oversize"    // too large for the stream it belongs to
+	Undecodable Reason = "undecodable" // its bytes are not what they should be
+	Mapping     Reason = "mapping"     // the index refused the document
+	Orphaned    Reason = "orphaned"    // the observer or action that it waited for is gone
+)
+
+// Reasons lists every reason.
+func Reasons() []Reason {
+	return []Reason{Permanent, Exhausted, Crashed, Condition, Render, Oversize, Undecodable, Mapping, Orphaned}
+}
+
+// Attempt is one execution, as records of jobs and dead letters keep it.
+type Attempt struct {
+	Number      int       `json:"number"` // from 1
+	Started     time.Time `json:"started,omitzero"`
+	Ended       time.Time `json:"ended,omitzero"`
+	Status      int       `json:"status,omitempty"`      // of HTTP or SMTP
+	Error       string    `json:"error,omitempty"`       // without payloads or secrets
+	Interrupted bool      `json:"interrupted,omitempty"` // its runner was lost: whether it took effect is not known
+}
+
+// Record is one dead letter. What does not apply is left out.
+type Record struct {
+	V          int              `json:"v"`
+	ID         string           `json:"id"` // what makes Write idempotent, with Round; the effect key where it is not given
+	Reason     Reason           `json:"reason"`
+	EffectKey  string           `json:"effect_key,omitempty"`
+	EventID    string           `json:"event_id,omitempty"`
+	Source     string           `json:"source,omitempty"`
+	Observer   string           `json:"observer,omitempty"`
+	Action     string           `json:"action,omitempty"`
+	Generation string           `json:"generation,omitempty"`
+	Time       time.Time        `json:"time"`
+	Error      string           `json:"error,omitempty"`
+	Attempts   []Attempt        `json:"attempts,omitempty"`
+	Request    *actions.Request `json:"request,omitempty"`
+	Effect     *actions.Effect  `json:"effect,omitempty"`
+	Event      json.RawMessage  `json:"event,omitempty"`   // the whole envelope
+	Raw        []byte           `json:"raw,omitempty"`     // an input that could not be decoded
+	Subject    string           `json:"subject,omitempty"` // that the event or the input came under
+	Round      int              `json:"round,omitempty"`   // how often it was retried after it had died
+}
+
+const (
+	version       = 1
+	subjectPrefix = "deadletters."
+	noToken       = "_"
+)
+
+// ErrInvalid marks a record that can't be written, however often it is tried.
+var ErrInvalid = errors.New("invalid dead letter")
+
+func (r *Record) fill(now time.Time) error {
+	if !slices.Contains(Reasons(), r.Reason) {
+		return fmt.Errorf("%w: reason %q is unknown", ErrInvalid, r.Reason)
+	}
+	if r.ID == "" {
+		r.ID = r.EffectKey
+	}
+	if r.ID == "" {
+		return fmt.Errorf("%w: reason %s: neither id nor effect key is given", ErrInvalid, r.Reason)
+	}
+	if r.Time.IsZero() {
+		r.Time = now.UTC()
+	}
+	r.V = version
+	return nil
+}
+
+func (r *Record) messageID() string { return r.ID + "#" + strconv.Itoa(r.Round) }
+
+func (r *Record) subject() string {
+	return subjectPrefix + string(r.Reason) + "." + token(r.Observer) + "." + token(r.Action)
+}
+
+func token(name string) string {
+	if name == "" {
+		return noToken
+	}
+	return events.EscapeToken(name)
+}
