@@ -1,0 +1,221 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/tributary-dev/tributary/internal/natskv"
+	"github.com/tributary-dev/tributary/pkg/deadletter"
+	"github.com/tributary-dev/tributary/pkg/retry"
+)
+
+// troubled is the pause before a ticket comes again whose record could not be read or written.
+const troubled = 5 * time.Second
+
+// process brings one ticket to its end: acknowledged, given back, or left to come again.
+func (r *Runner) process(p phases, h *held) {
+	defer r.drop(h)
+	for {
+		if !r.ripen(p.taking, h) {
+			r.nak(h)
+			return
+		}
+		select {
+		case r.slots <- struct{}{}:
+		case <-p.taking.Done():
+			r.nak(h)
+			return
+		}
+		ended := r.handle(p, h)
+		<-r.slots
+		if ended {
+			return
+		}
+	}
+}
+
+// handle does what the ticket means for its record. It says no where that has changed meanwhile: look again.
+func (r *Runner) handle(p phases, h *held) (ended bool) {
+	record, revision, err := r.store.load(p.settling, h.ID)
+	switch {
+	case err != nil:
+		r.unreadable(p.settling, h, err)
+		return true
+	case p.taking.Err() != nil:
+		r.nak(h)
+		return true
+	}
+	now := time.Now().UTC()
+	interrupted := record.Interrupted
+	switch record.next(h.delivery, now, graceWaits*r.options.AckWait) {
+	case stale:
+		r.metrics.stale.Inc()
+		r.ack(h)
+		return true
+	case hold:
+		h.due = record.Due
+		if h.postpone {
+			r.reticket(p.settling, h, record, 0)
+		}
+		return h.postpone
+	case mend:
+		r.reticket(p.settling, h, record, near)
+		return true
+	case foreign:
+		r.log.Error("job has a state that is not known here", "job", record.ID, "state", record.State)
+		r.nakLater(h, troubled)
+		return true
+	case carryOut:
+		return r.carryOut(p.settling, h, record, revision)
+	case exhaust:
+		record.condemn(deadletter.Exhausted, record.lastError(), now)
+	case takeOver:
+		r.log.Warn("job was interrupted", "job", record.ID, "attempt", record.attempt(), "lost", record.Owner)
+		record.interrupt(now)
+		if record.Verdict == nil {
+			record.begin(r.options.Owner, h.sequence, now)
+		}
+	case begin:
+		record.begin(r.options.Owner, h.sequence, now)
+	default:
+		panic("jobs: a step without a case")
+	}
+	if revision, err = r.store.update(p.settling, record, revision, 0); err != nil {
+		return r.unwritten(h, err)
+	}
+	if record.Interrupted > interrupted {
+		r.metrics.interrupted.Inc()
+	}
+	if record.Verdict != nil {
+		return r.carryOut(p.settling, h, record, revision)
+	}
+	r.execute(p, h, record, revision)
+	return true
+}
+
+// reticket publishes the record's own ticket, and ends the one that is held.
+func (r *Runner) reticket(ctx context.Context, h *held, record *Record, within time.Duration) {
+	if err := r.store.publishTicket(ctx, record, within); err != nil {
+		r.log.Error("ticket could not be written", "job", record.ID, "error", err)
+		r.nakLater(h, troubled)
+		return
+	}
+	r.ack(h)
+}
+
+// unwritten deals with a record that could not be written before anything was done for it.
+func (r *Runner) unwritten(h *held, err error) (ended bool) {
+	if errors.Is(err, natskv.ErrConflict) {
+		return false
+	}
+	r.log.Error("job could not be written", "job", h.ID, "error", err)
+	r.nakLater(h, troubled)
+	return true
+}
+
+// unreadable deals with a ticket whose record can't be had.
+func (r *Runner) unreadable(ctx context.Context, h *held, err error) {
+	var undecodable *undecodableError
+	switch {
+	case errors.Is(err, ErrNotFound):
+		r.metrics.stale.Inc()
+		r.ack(h)
+	case errors.As(err, &undecodable):
+		// The record stays as it is, and so does what names it: only the ticket goes.
+		err := r.dead.Write(ctx, deadletter.Record{
+			ID: h.ID, Reason: deadletter.Undecodable, EffectKey: h.ID, Error: shorten(err.Error()), Raw: undecodable.value,
+			Subject: kvSubjects + h.Key, Round: h.Round,
+		})
+		if err != nil {
+			r.log.Error("dead letter could not be written", "job", h.ID, "error", err)
+			r.nakLater(h, troubled)
+			return
+		}
+		r.metrics.dead.WithLabelValues(string(deadletter.Undecodable)).Inc()
+		r.ack(h)
+	default:
+		r.log.Error("job could not be read", "job", h.ID, "error", err)
+		r.nakLater(h, troubled)
+	}
+}
+
+// execute runs the attempt that the record says is running here, and writes how it ended.
+func (r *Runner) execute(p phases, h *held, record *Record, revision uint64) {
+	r.metrics.running.Inc()
+	outcome, failure := r.do.Do(p.working, record.Effect, record.Request)
+	r.metrics.running.Dec()
+	now := time.Now().UTC()
+	if failure != nil && p.working.Err() != nil {
+		r.release(p.settling, h, record, revision, now)
+		return
+	}
+	r.metrics.seconds.Observe(now.Sub(record.Started).Seconds())
+	record.end(outcome, failure, now, r.options.Random)
+	var ttl time.Duration
+	if record.State.Settled() {
+		ttl = r.options.Keep
+	}
+	revision, err := r.store.update(p.settling, record, revision, ttl)
+	if err != nil {
+		// Another runner took the job over, or the time to end is up: the ticket is not ours to end.
+		r.metrics.executions.WithLabelValues(outcomeLost).Inc()
+		r.log.Warn("result of job was dropped", "job", record.ID, "error", err)
+		return
+	}
+	r.metrics.executions.WithLabelValues(outcomeOf(failure)).Inc()
+	switch {
+	case record.Verdict != nil:
+		r.carryOut(p.settling, h, record, revision)
+	case record.State == Scheduled:
+		r.reticket(p.settling, h, record, near)
+	default:
+		r.ack(h)
+	}
+}
+
+func outcomeOf(err error) string {
+	switch {
+	case err == nil:
+		return outcomeDone
+	case retry.IsPermanent(err):
+		return outcomePermanent
+	default:
+		return outcomeFailed
+	}
+}
+
+// release gives an attempt back that the shutdown cut short: it is due at once, and not charged.
+func (r *Runner) release(ctx context.Context, h *held, record *Record, revision uint64, now time.Time) {
+	record.rest(Ready, record.Due, now)
+	if _, err := r.store.update(ctx, record, revision, 0); err != nil {
+		r.metrics.executions.WithLabelValues(outcomeLost).Inc()
+		r.log.Warn("job was not released", "job", record.ID, "error", err)
+		return
+	}
+	r.metrics.executions.WithLabelValues(outcomeReleased).Inc()
+	r.nak(h)
+}
+
+// carryOut lets a job die by its verdict: the dead letter, the state, then the ticket.
+func (r *Runner) carryOut(ctx context.Context, h *held, record *Record, revision uint64) (ended bool) {
+	if record.OnFailure != Drop {
+		if err := r.dead.Write(ctx, record.deadLetter()); err != nil {
+			r.log.Error("dead letter could not be written", "job", record.ID, "error", err)
+			r.nakLater(h, troubled)
+			return true
+		}
+	}
+	record.die(time.Now().UTC())
+	if _, err := r.store.update(ctx, record, revision, r.options.Keep); err != nil {
+		return r.unwritten(h, err)
+	}
+	r.metrics.dead.WithLabelValues(string(record.Verdict.Reason)).Inc()
+	if record.OnFailure == Alert {
+		r.metrics.alerts.Inc()
+	}
+	r.log.Warn("job died", "job", record.ID, "reason", record.Verdict.Reason, "error", record.Verdict.Error,
+		"on_failure", record.OnFailure)
+	r.ack(h)
+	return true
+}
