@@ -1,0 +1,111 @@
+// Package config reads the one configuration of all services: a YAML file, environment variables that override it, and flags
+// that override both.
+//
+// Each key has one path, such as worker.concurrency, which is also the variable TRIBUTARY_WORKER_CONCURRENCY and the flag
+// --worker.concurrency. Every error names the path, where the value came from, and what to write instead. Passwords are never in
+// an error, a log line or a print of a Config.
+//
+// The keys, with their types, defaults and limits, are the tags of Config's fields; nothing else lists them.
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Config is what Load has read: complete, with defaults, and valid. Its tags say: key, the name in the file; default; help;
+// min, the smallest value; oneof, the values there are; path, that it is a file's or folder's.
+type Config struct {
+	NATS            NATS          `key:"nats"`
+	Sources         []Source      `key:"sources"`
+	Ingest          Ingest        `key:"ingest"`
+	Events          Events        `key:"events"`
+	Observers       string        `key:"observers" path:"true" help:"a file of observers, or a folder of such files; empty reads them from the KV bucket observers"`
+	Actions         Actions       `key:"actions"`
+	Worker          Worker        `key:"worker"`
+	Dedup           Dedup         `key:"dedup"`
+	Jobs            Jobs          `key:"jobs"`
+	Indexer         Indexer       `key:"indexer"`
+	HTTP            HTTP          `key:"http"`
+	Log             Log           `key:"log"`
+	StateDir        string        `key:"state_dir" path:"true" default:".tributary" help:"the folder for what a service keeps on its own disk, and for the files <service>.addr"`
+	ShutdownTimeout time.Duration `key:"shutdown_timeout" default:"10s" min:"1ms" help:"the time in which a service drains at SIGTERM"`
+
+	origins map[string]string // where the value of a path came from, for errors
+}
+
+// NATS is the server or cluster that holds the streams.
+type NATS struct {
+	URL         string `key:"url" help:"the address, nats://host:4222; several are separated by commas"`
+	Credentials string `key:"credentials" path:"true" help:"a .creds file"`
+	Replicas    int    `key:"replicas" default:"1" oneof:"1|3|5" help:"the replicas of every stream and bucket"`
+}
+
+// Source is one PostgreSQL database whose changes become events.
+type Source struct {
+	Name        string        `key:"name" help:"the source's name in subjects and ids: [a-z][a-z0-9_]{0,52}"`
+	Postgres    Secret        `key:"postgres" help:"the database: env:NAME, file:PATH, or postgres://user@host/database"`
+	Tables      []string      `key:"tables" default:"public.*" help:"the tables to publish, as schema.table; * stands for any part of a name"`
+	Slot        string        `key:"slot" help:"the replication slot; tributary_<name> when empty"`
+	Publication string        `key:"publication" help:"the publication; tributary_<name> when empty"`
+	Snapshot    bool          `key:"snapshot" default:"true" help:"whether the rows that are there at the first start become events"`
+	Heartbeat   time.Duration `key:"heartbeat" default:"10s" min:"0s" help:"how often an idle database's slot is moved on; 0s never"`
+}
+
+// Ingest is the road from the sources to EVENTS.
+type Ingest struct {
+	Rewind      time.Duration `key:"rewind" default:"4m" min:"0s" help:"how long WAL is kept behind what is stored, against a power cut of NATS; 0s where NATS syncs always"`
+	RewindBytes Size          `key:"rewind_bytes" default:"1GiB" min:"0" help:"the most WAL that is kept for ingest.rewind"`
+	QueueBytes  Size          `key:"queue_bytes" default:"16MiB" min:"64KiB" help:"the memory for what is read and not stored yet, for each source"`
+	Inbox       bool          `key:"inbox" default:"true" help:"whether messages on publish.> become events"`
+}
+
+// Events is the stream EVENTS.
+type Events struct {
+	MaxBytes   Size          `key:"max_bytes" default:"0" min:"0" help:"the most that the stream holds; 0 leaves it as streams/events.json has it"`
+	MaxAge     time.Duration `key:"max_age" default:"0s" min:"0s" help:"how long the stream keeps an event; 0s leaves it as streams/events.json has it"`
+	Partitions int           `key:"partitions" default:"16" min:"1" max:"999" help:"the number of partitions; it counts only when the stream is made"`
+}
+
+// Actions holds for what worker and jobrunner call.
+type Actions struct {
+	AllowPrivate []netip.Prefix `key:"allow_private" help:"private networks that actions may reach, such as 10.0.0.0/8"`
+}
+
+// Worker runs the actions that are due.
+type Worker struct {
+	Concurrency int `key:"concurrency" default:"64" min:"1" help:"the number of actions at the same time"`
+}
+
+// Dedup is the record of what was done.
+type Dedup struct {
+	Window  time.Duration `key:"window" default:"5m" min:"1s" help:"how long a finished action is remembered"`
+	OnError string        `key:"on_error" default:"wait" oneof:"wait|run" help:"what to do while the record can't be reached: wait, or run the action and perhaps repeat it"`
+}
+
+// Jobs are attempts that come later.
+type Jobs struct {
+	Concurrency int           `key:"concurrency" default:"64" min:"1" help:"the number of jobs at the same time"`
+	Keep        time.Duration `key:"keep" default:"24h" min:"1s" help:"how long the record of an ended job stays"`
+}
+
+// Indexer makes events searchable.
+type Indexer struct {
+	Elasticsearch string `key:"elasticsearch" help:"the address of Elasticsearch; empty takes the embedded index"`
+	Dir           string `key:"dir" path:"true" help:"the folder of the embedded index; empty takes index in state_dir"`
+}
+
+// HTTP is each service's own server, for metrics and health.
+type HTTP struct {
+	Listen string `key:"listen" default:"127.0.0.1:0" help:"host:port; port 0 takes a free one, which is logged and written to <service>.addr in state_dir"`
+	PProf  bool   `key:"pprof" default:"false" help:"whether /debug/pprof is served"`
+}
+
+// Log is what a service writes to standard error.
+type Log struct {
+	Level  string `key:"level" default:"info" oneof:"debug|info|warn|error" help:"the least level that is written"`
+	Format string `key:"format" default:"text" oneof:"text|json" help:"lines for people, or JSON"`
+}
+
+// Size is a number of bytes, written as 1024, 64KiB or 1GiB.
+type Size int64

@@ -1,0 +1,171 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tributary-dev/tributary/pkg/events"
+)
+
+// Validate gives the first error of each key, joined; each names the key's path.
+func (c *Config) Validate() error {
+	var errs []error
+	wrong := map[string]bool{}
+	report := func(path, message string) {
+		if !wrong[path] {
+			wrong[path] = true
+			errs = append(errs, c.fault(path, message))
+		}
+	}
+	for _, leaf := range leaves(c) {
+		if message := judge(leaf); message != "" {
+			report(leaf.path, message)
+		}
+	}
+	if message := judgeServers(c.NATS.URL); message != "" {
+		report("nats.url", message)
+	}
+	if message := judgeElasticsearch(c.Indexer.Elasticsearch); message != "" {
+		report("indexer.elasticsearch", message)
+	}
+	if message := judgeListen(c.HTTP.Listen); message != "" {
+		report("http.listen", message)
+	}
+	if c.StateDir == "" {
+		report("state_dir", "must name a folder")
+	}
+	c.judgeSources(report)
+	return errors.Join(errs...)
+}
+
+// judge checks a value against the limits of its tags; the answer completes "<key> …", and is empty where all is well.
+func judge(l leaf) string {
+	if values := l.tag.Get("oneof"); values != "" {
+		if all := strings.Split(values, "|"); !slices.Contains(all, format(l.value)) {
+			return fmt.Sprintf("must be %s, got %q", strings.Join(all, " or "), format(l.value))
+		}
+	}
+	for _, limit := range []struct {
+		tag, words string
+		broken     func(value, limit int64) bool
+	}{
+		{"min", "at least", func(value, limit int64) bool { return value < limit }},
+		{"max", "at most", func(value, limit int64) bool { return value > limit }},
+	} {
+		text, ok := l.tag.Lookup(limit.tag)
+		if !ok {
+			continue
+		}
+		bound := reflect.New(l.value.Type()).Elem()
+		if err := setText(bound, text); err != nil {
+			panic("config: the " + limit.tag + " of " + l.path + " must be " + err.Error())
+		}
+		if limit.broken(l.value.Int(), bound.Int()) {
+			return fmt.Sprintf("must be %s %s, got %s", limit.words, text, format(l.value))
+		}
+	}
+	return ""
+}
+
+func (c *Config) judgeSources(report func(path, message string)) {
+	named, slots := map[string]int{}, map[string]int{}
+	for i, source := range c.Sources {
+		at := "sources[" + strconv.Itoa(i) + "]."
+		switch first, twice := named[source.Name]; {
+		case source.Name == "":
+			report(at+"name", "must be set")
+		case !events.ValidSource(source.Name):
+			report(at+"name", fmt.Sprintf("must match [a-z][a-z0-9_]{0,52}, got %q", source.Name))
+		case twice:
+			report(at+"name", fmt.Sprintf("must be another than that of sources[%d], got %q", first, source.Name))
+		default:
+			named[source.Name] = i
+		}
+		if source.Postgres.Empty() {
+			report(at+"postgres", "must be set, to env:NAME, file:PATH or postgres://user@host/database")
+		} else if err := source.Postgres.check(); err != nil {
+			report(at+"postgres", "must be "+err.Error())
+		}
+		if message := judgeTables(source.Tables); message != "" {
+			report(at+"tables", message)
+		}
+		if !validSlot(source.Slot) {
+			report(at+"slot", fmt.Sprintf("must be 1 to 63 of a-z, 0-9 and _, got %q", source.Slot))
+		}
+		slot := source.Postgres.reference + "\x00" + source.Slot
+		if first, twice := slots[slot]; twice {
+			report(at+"slot", fmt.Sprintf("must be another than that of sources[%d] on the same database, got %q", first, source.Slot))
+		}
+		slots[slot] = i
+		if len(source.Publication) == 0 || len(source.Publication) > 63 {
+			report(at+"publication", fmt.Sprintf("must have 1 to 63 bytes, got %q", source.Publication))
+		}
+	}
+}
+
+func judgeTables(tables []string) string {
+	if len(tables) == 0 {
+		return "must name a table, such as public.orders or public.*"
+	}
+	for _, table := range tables {
+		if schema, name, dotted := strings.Cut(table, "."); !dotted || schema == "" || name == "" {
+			return fmt.Sprintf("must be schema.table, such as public.orders or public.*, got %q", table)
+		}
+	}
+	return ""
+}
+
+func validSlot(name string) bool {
+	foreign := func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') && (r < '0' || r > '9') }
+	return len(name) >= 1 && len(name) <= 63 && !strings.ContainsFunc(name, foreign)
+}
+
+func judgeServers(text string) string {
+	if text == "" {
+		return ""
+	}
+	for server := range strings.SplitSeq(text, ",") {
+		server = strings.TrimSpace(server)
+		if !strings.Contains(server, "://") {
+			server = "nats://" + server
+		}
+		u, err := url.Parse(server)
+		if err != nil || u.Hostname() == "" || !validPort(u.Port(), true) || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
+			return fmt.Sprintf("must be nats://host:port, or several separated by commas, got %q", redact(text))
+		}
+	}
+	return ""
+}
+
+func judgeElasticsearch(text string) string {
+	if text == "" {
+		return ""
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return fmt.Sprintf("must be http://host:port or https://host:port, got %q", redact(text))
+	}
+	return ""
+}
+
+func judgeListen(text string) string {
+	_, port, err := net.SplitHostPort(text)
+	if err != nil || !validPort(port, false) {
+		return fmt.Sprintf("must be host:port, such as 127.0.0.1:0 or :9090, got %q", text)
+	}
+	return ""
+}
+
+func validPort(text string, optional bool) bool {
+	if text == "" {
+		return optional
+	}
+	_, err := strconv.ParseUint(text, 10, 16)
+	return err == nil
+}
