@@ -1,0 +1,225 @@
+// Package expr is CEL for observers: conditions, JSON bodies, and texts that hold ${expression}.
+//
+// Expressions are compiled at load, where syntax, types, unknown names and functions are errors with a position, and
+// see one event through an Input: event (the whole envelope), before, after, key (absent ones equal null) and op, with
+// the functions changed, changed_to and changed_from beside CEL's own. An evaluation is bounded in cost and in the size
+// of its result, and two of the same event give the same bytes.
+//
+// JSON integers are exact within int64 and uint64. Every other number is a double for now: decimals and larger integers
+// keep about 15 digits. Comparisons go across kinds of numbers (after.total > 10 holds for 10.5 and for 11); arithmetic
+// does not: double(after.total) * 1.2.
+//
+// It does not read YAML: its errors carry an offset into the text that was compiled.
+package expr
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"cel.dev/cel-go/cel"
+	celast "cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
+)
+
+const (
+	costLimit    = 1_000_000 // of one evaluation, in CEL's units, about one for each step
+	maxText      = 32 << 10  // of one expression, in characters
+	regexLimit   = 1000      // instructions of one compiled regular expression
+	optionalsVer = 2
+)
+
+// Error is a text that does not compile.
+type Error struct {
+	Offset  int // in bytes, into the text
+	Message string
+	Hint    string // what to do; may be empty
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// Env compiles expressions. It is safe for concurrent use.
+type Env struct{ cel *cel.Env }
+
+// NewEnv makes the environment that all observers share.
+func NewEnv() (*Env, error) {
+	options := append(changedFunctions(),
+		cel.Variable(varEvent, cel.MapType(cel.StringType, cel.DynType)),
+		cel.Variable(varBefore, cel.DynType),
+		cel.Variable(varAfter, cel.DynType),
+		cel.Variable(varKey, cel.DynType),
+		cel.Variable(varOp, cel.StringType),
+		cel.CrossTypeNumericComparisons(true),
+		cel.DefaultUTCTimeZone(true),
+		cel.OptionalTypes(cel.OptionalTypesVersion(optionalsVer)),
+		cel.ParserExpressionSizeLimit(maxText),
+		cel.RegexProgramSizeLimit(regexLimit),
+		cel.ASTValidators(cel.ValidateRegexLiterals(), cel.ValidateTimestampLiterals(), cel.ValidateDurationLiterals()),
+	)
+	env, err := cel.NewEnv(options...)
+	if err != nil {
+		return nil, fmt.Errorf("make expression environment: %w", err)
+	}
+	return &Env{env}, nil
+}
+
+// program is one compiled expression and the type it was found to have.
+type program struct {
+	cel    cel.Program
+	kind   cel.Kind
+	name   string   // of the type, in CEL's words
+	images []string // which of before, after and key it reads
+}
+
+func (e *Env) compile(text string) (*program, error) {
+	if strings.TrimSpace(text) == "" {
+		return nil, &Error{Message: "the expression is empty"}
+	}
+	ast, issues := e.cel.Compile(text)
+	if issues.Err() != nil {
+		return nil, firstIssue(text, issues)
+	}
+	compiled, err := e.cel.Program(ast, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(costLimit))
+	if err != nil {
+		return nil, &Error{Message: err.Error()}
+	}
+	p := &program{cel: compiled, kind: ast.OutputType().Kind(), name: cel.FormatCELType(ast.OutputType())}
+	celast.PostOrderVisit(ast.NativeRep().Expr(), celast.NewExprVisitor(func(e celast.Expr) {
+		if e.Kind() == celast.IdentKind {
+			p.reads(e.AsIdent())
+		}
+	}))
+	return p, nil
+}
+
+func (p *program) reads(name string) {
+	switch name {
+	case varBefore, varAfter, varKey:
+		if !slices.Contains(p.images, name) {
+			p.images = append(p.images, name)
+		}
+	}
+}
+
+func (p *program) eval(in *Input) (ref.Val, error) {
+	value, _, err := p.cel.Eval(in)
+	if err == nil {
+		return value, nil
+	}
+	if name := in.missing(p.images); name != "" {
+		return nil, fmt.Errorf("%w: this event (%s) has no %s", err, in.fields.Op, name)
+	}
+	return nil, err
+}
+
+// firstIssue gives the issue that stands first in the text: later ones are often its consequences.
+func firstIssue(text string, issues *cel.Issues) *Error {
+	var first *cel.Error
+	for _, issue := range issues.Errors() {
+		if first == nil || before(issue, first) {
+			first = issue
+		}
+	}
+	if first == nil {
+		return &Error{Message: issues.Err().Error()}
+	}
+	return &Error{
+		Offset:  offsetOf(text, first.Location.Line(), first.Location.Column()),
+		Message: plainMessage(first.Message),
+		Hint: "variables: event, before, after, key, op; functions: changed(f), changed_to(f, v), changed_from(f, v), " +
+			"has(after.f), and those of CEL",
+	}
+}
+
+func before(a, b *cel.Error) bool {
+	if a.Location.Line() != b.Location.Line() {
+		return a.Location.Line() < b.Location.Line()
+	}
+	return a.Location.Column() < b.Location.Column()
+}
+
+// plainMessage leaves out the parser's lists of tokens, and the container that observers do not have.
+func plainMessage(message string) string {
+	message, _, _ = strings.Cut(message, " expecting {")
+	message = strings.TrimSuffix(message, " (in container '')")
+	if rest, ok := strings.CutPrefix(message, "Syntax error: "); ok {
+		return "syntax error: " + rest
+	}
+	return message
+}
+
+// offsetOf finds the byte at line, from 1, and column, in characters from 0.
+func offsetOf(text string, line, column int) int {
+	offset := 0
+	for ; line > 1; line-- {
+		end := strings.IndexByte(text[offset:], '\n')
+		if end < 0 {
+			return len(text)
+		}
+		offset += end + 1
+	}
+	for i := range text[offset:] {
+		if column <= 0 {
+			return offset + i
+		}
+		column--
+	}
+	return len(text)
+}
+
+// Condition is an expression that is true or false.
+type Condition struct{ program *program }
+
+// CompileCondition compiles a condition; it errors with *Error.
+func (e *Env) CompileCondition(text string) (*Condition, error) {
+	p, err := e.compile(text)
+	if err != nil {
+		return nil, err
+	}
+	if p.kind != cel.BoolKind && p.kind != cel.DynKind {
+		return nil, &Error{
+			Message: fmt.Sprintf("a condition is true or false, this is of type %s", p.name),
+			Hint:    `compare it, as in after.status == "shipped"`,
+		}
+	}
+	return &Condition{p}, nil
+}
+
+// Eval evaluates the condition. An error is a failed evaluation: a field that is missing, say.
+func (c *Condition) Eval(in *Input) (bool, error) {
+	value, err := c.program.eval(in)
+	if err != nil {
+		return false, err
+	}
+	result, ok := value.(types.Bool)
+	if !ok {
+		return false, fmt.Errorf("a condition is true or false, this event gave a %s", value.Type().TypeName())
+	}
+	return bool(result), nil
+}
+
+// JSON is an expression whose value becomes JSON.
+type JSON struct{ program *program }
+
+// CompileJSON compiles an expression of any type that JSON has; it errors with *Error.
+func (e *Env) CompileJSON(text string) (*JSON, error) {
+	p, err := e.compile(text)
+	if err != nil {
+		return nil, err
+	}
+	if p.kind == cel.TypeKind {
+		return nil, &Error{Message: "a type has no JSON", Hint: "wrap it in string()"}
+	}
+	return &JSON{p}, nil
+}
+
+// Append appends the JSON of the expression's value: keys sorted, without white space, the same bytes for the same
+// event. It errors where the evaluation fails, the value has no JSON, or with ErrTooLarge.
+func (j *JSON) Append(dst []byte, in *Input) ([]byte, error) {
+	value, err := j.program.eval(in)
+	if err != nil {
+		return dst, err
+	}
+	return appendJSON(dst, value)
+}
