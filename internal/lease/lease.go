@@ -64,7 +64,7 @@ func (k *Keeper) sure() time.Duration { return k.ttl - k.ttl/10 }
 type record struct {
 	Owner    string    `json:"owner"`
 	Nonce    string    `json:"nonce"`
-	Since    time.Time `json:"since"` // of the taking
+	Since    time.Time `json:"since"`              // of the taking
 	Released bool      `json:"released,omitempty"` // free: a delete would not be seen by those who watch
 }
 
