@@ -181,7 +181,7 @@ SELECT n.nspname::text, t.typname::text, t.typtype::text, t.typbasetype, t.typre
                    FROM pg_catalog.pg_cast k
                    JOIN pg_catalog.pg_proc p ON p.oid = k.castfunc
                    JOIN pg_catalog.pg_language l ON l.oid = p.prolang
-                  WHERE k.castsource = t.oid AND k.casttarget = 114 AND k.castmethod = 'f' AND t.oid >= 16384), '')
+                  WHERE k.castsource = t.oid AND k.casttarget = 114 AND t.oid >= 16384), '')
   FROM pg_catalog.pg_type t
   JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
   LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem
@@ -260,7 +260,7 @@ func (r *catalogReader) resolve(ctx context.Context, t *Type, row *typeRow, dept
 	return err
 }
 
-func (r *catalogReader) readFields(ctx context.Context, relation uint32, depth int) ([]field, error) {
+func (r *catalogReader) readFields(ctx context.Context, relation uint32, depth int) ([]member, error) {
 	type attribute struct {
 		Name string
 		Type uint32
@@ -273,14 +273,14 @@ func (r *catalogReader) readFields(ctx context.Context, relation uint32, depth i
 	if err != nil {
 		return nil, err
 	}
-	fields := make([]field, len(attributes))
+	fields := make([]member, len(attributes))
 	for i, a := range attributes {
 		label := append(events.AppendString(nil, a.Name), ':')
 		t, err := r.read(ctx, a.Type, depth-1)
 		if err != nil {
 			return nil, err
 		}
-		fields[i] = field{label, t}
+		fields[i] = member{label, t}
 	}
 	return fields, nil
 }

@@ -5,7 +5,7 @@ import "testing"
 func compositeOf(types ...*Type) *Type {
 	c := &Type{Name: "composite", kind: kindComposite, mutable: true}
 	for i, t := range types {
-		c.fields = append(c.fields, field{[]byte{'"', byte('a' + i), '"', ':'}, t})
+		c.fields = append(c.fields, member{[]byte{'"', byte('a' + i), '"', ':'}, t})
 	}
 	return c
 }

@@ -16,12 +16,12 @@ type Type struct {
 	elem    *Type   // of an array or a vector
 	base    *Type   // of a domain, which is written as it
 	delim   byte    // between an array's elements
-	fields  []field // of a composite, without the dropped ones
+	fields  []member // of a composite, without the dropped ones
 	mutable bool    // DDL can change what the text means
 }
 
-// field is an attribute of a composite.
-type field struct {
+// member is an attribute of a composite.
+type member struct {
 	label []byte // its name as a JSON string, and a colon
 	typ   *Type
 }

@@ -150,7 +150,7 @@ func checkAnyText(t *testing.T, typ *Type, text []byte) {
 }
 
 func BenchmarkAppendValue(b *testing.B) {
-	pair := &Type{kind: kindComposite, fields: []field{{[]byte(`"a":`), builtinTypes[23]}, {[]byte(`"b":`), builtinTypes[25]}}}
+	pair := &Type{kind: kindComposite, fields: []member{{[]byte(`"a":`), builtinTypes[23]}, {[]byte(`"b":`), builtinTypes[25]}}}
 	for _, c := range []struct {
 		name string
 		typ  *Type
