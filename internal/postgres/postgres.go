@@ -80,6 +80,9 @@ func (s *Server) URL(database string) string {
 	return u.String()
 }
 
+// Dir is the data directory.
+func (s *Server) Dir() string { return s.options.Dir }
+
 // Version of the server, such as 15.18.
 func (s *Server) Version() string { return s.binaries.Version }
 

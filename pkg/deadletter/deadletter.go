@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/tributary-dev/tributary/pkg/actions"
 	"github.com/tributary-dev/tributary/pkg/events"
 )
@@ -66,6 +68,7 @@ type Record struct {
 	Effect     *actions.Effect  `json:"effect,omitempty"`
 	Event      json.RawMessage  `json:"event,omitempty"`   // the whole envelope
 	Raw        []byte           `json:"raw,omitempty"`     // an input that could not be decoded
+	Header     nats.Header      `json:"header,omitempty"`  // that the input came with
 	Subject    string           `json:"subject,omitempty"` // that the event or the input came under
 	Round      int              `json:"round,omitempty"`   // how often it was retried after it had died
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/tributary-dev/tributary/internal/natstest"
 	"github.com/tributary-dev/tributary/pkg/events"
 	"github.com/tributary-dev/tributary/pkg/ingest"
+	"github.com/tributary-dev/tributary/streams"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -118,13 +119,14 @@ type world struct {
 func newWorld(t *testing.T, server *natstest.Server) *world {
 	w := &world{server: server, js: server.JetStream(t), registry: prometheus.NewRegistry()}
 	w.metrics = ingest.NewMetrics(w.registry)
-	w.config = jetstream.StreamConfig{
-		Name: events.StreamEvents, Subjects: []string{"events.>", "positions.>"}, Discard: jetstream.DiscardNew,
-		Storage: jetstream.FileStorage, AllowAtomicPublish: true, MaxBytes: -1,
-	}
-	if _, err := w.js.CreateStream(t.Context(), w.config); err != nil {
+	if _, err := streams.Apply(t.Context(), w.js, streams.Options{EventsMaxBytes: -1}); err != nil {
 		t.Fatal(err)
 	}
+	stream, err := w.js.Stream(t.Context(), events.StreamEvents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.config = stream.CachedInfo().Config
 	w.pipeline = func() *ingest.Pipeline {
 		nc := server.Conn(t, nats.ReconnectBufSize(-1), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
 		js, err := jetstream.New(nc)
@@ -143,17 +145,20 @@ func newWorld(t *testing.T, server *natstest.Server) *world {
 }
 
 // lead runs source until the test ends.
-func (w *world) lead(t *testing.T, source ingest.Source) {
+func (w *world) lead(t *testing.T, source ingest.Source) { t.Cleanup(w.start(t, source)) }
+
+// start runs source until stop is called.
+func (w *world) start(t *testing.T, source ingest.Source) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	pipeline := w.pipeline()
 	go func() { ended <- pipeline.Run(ctx, source, noLease{}) }()
-	t.Cleanup(func() {
+	return func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Errorf("pipeline ended with %v", err)
 		}
-	})
+	}
 }
 
 func (w *world) count(t *testing.T) int {
@@ -188,9 +193,14 @@ func (w *world) verify(t *testing.T, n int) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	messages, err := consumer.Messages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer messages.Stop()
 	var last events.Sequence
 	for i := range n {
-		msg, err := consumer.Next(jetstream.FetchMaxWait(5 * time.Second))
+		msg, err := messages.Next(jetstream.NextMaxWait(5 * time.Second))
 		if err != nil {
 			t.Fatalf("read event %d of %d: %v", i, n, err)
 		}

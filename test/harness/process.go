@@ -139,8 +139,10 @@ func (p *Process) status(key string) int {
 }
 
 // CPU is the processor time that the program used so far.
-func (p *Process) CPU() time.Duration {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+func (p *Process) CPU() time.Duration { return cpuOf(fmt.Sprintf("/proc/%d", p.cmd.Process.Pid)) }
+
+func cpuOf(proc string) time.Duration {
+	data, err := os.ReadFile(filepath.Join(proc, "stat"))
 	if err != nil {
 		return 0
 	}
@@ -151,8 +153,8 @@ func (p *Process) CPU() time.Duration {
 		return 0
 	}
 	u, _ := strconv.Atoi(fields[user])
-	s, _ := strconv.Atoi(fields[system])
-	return time.Duration(u+s) * time.Second / hertz
+	sys, _ := strconv.Atoi(fields[system])
+	return time.Duration(u+sys) * time.Second / hertz
 }
 
 // FreePort gives a port that nobody listens on.
@@ -164,4 +166,27 @@ func FreePort(t testing.TB) int {
 	}
 	defer func() { _ = listener.Close() }()
 	return listener.Addr().(*net.TCPAddr).Port
+}
+
+// CPU is the processor time that a service, or postgres with its backends that still run, used so far.
+func (s *System) CPU(name string) time.Duration {
+	s.t.Helper()
+	if name != "postgres" {
+		return s.Process(name).CPU()
+	}
+	var total time.Duration
+	paths, _ := filepath.Glob("/proc/[0-9]*/comm")
+	for _, path := range paths {
+		comm, err := os.ReadFile(path)
+		if err == nil && strings.TrimSpace(string(comm)) == "postgres" && s.ours(filepath.Dir(path)) {
+			total += cpuOf(filepath.Dir(path))
+		}
+	}
+	return total
+}
+
+// ours tells whether a process of PostgreSQL works in the data directory of this system's server.
+func (s *System) ours(proc string) bool {
+	dir, err := os.Readlink(filepath.Join(proc, "cwd"))
+	return err == nil && dir == s.Postgres.Dir()
 }

@@ -1,0 +1,139 @@
+// Package app composes the services from their parts. It is the only place that sees all of them; the programs, `tributary
+// dev` and the tests run what is wired here, each file reading from top to bottom in the order in which data flows.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tributary-dev/tributary/internal/config"
+	"github.com/tributary-dev/tributary/internal/telemetry"
+)
+
+// Version is set by the linker.
+var Version = "dev"
+
+// Program is what a main function has from its process.
+type Program struct {
+	Args    []string // without the program's name
+	Environ []string
+	Stdout  io.Writer
+	Stderr  io.Writer
+}
+
+// The exit statuses of every program.
+const (
+	statusOK     = 0
+	statusFailed = 1
+	statusUsage  = 2
+)
+
+// environment is what every service is given.
+type environment struct {
+	config  config.Config
+	log     *slog.Logger
+	metrics *prometheus.Registry
+	ready   *telemetry.Ready
+	owner   string // names the process in leases and records
+}
+
+// service is one of the programs: what it is called, what it needs of the configuration, and what it runs.
+type service struct {
+	name    string
+	summary string
+	require []string
+	run     func(ctx context.Context, env *environment) error
+}
+
+// main runs the service until ctx ends, and gives the exit status.
+func (s service) main(ctx context.Context, p Program) int {
+	cfg, _, err := config.Load(config.Request{Service: s.name, Args: p.Args, Environ: p.Environ, Require: s.require})
+	if errors.Is(err, config.ErrHelp) {
+		if err := config.Help(p.Stdout, s.name, s.summary); err != nil {
+			return statusFailed
+		}
+		return statusOK
+	}
+	if err == nil {
+		err = s.serve(ctx, cfg, p.Stderr)
+	}
+	return exitStatus(p.Stderr, s.name, err)
+}
+
+// exitStatus says what was wrong, once, and gives the status.
+func exitStatus(stderr io.Writer, name string, err error) int {
+	var usage *config.UsageError
+	switch {
+	case err == nil:
+		return statusOK
+	case errors.As(err, &usage):
+		fmt.Fprintf(stderr, "%s: %v\n", name, err)
+		return statusUsage
+	default:
+		fmt.Fprintf(stderr, "%s: %v\n", name, err)
+		return statusFailed
+	}
+}
+
+// serve runs the service beside its own HTTP server.
+func (s service) serve(ctx context.Context, cfg config.Config, stderr io.Writer) error {
+	env, err := newEnvironment(s.name, cfg, stderr)
+	if err != nil {
+		return err
+	}
+	server, err := env.listen(s.name)
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return server.Run(ctx) })
+	group.Go(func() error {
+		if err := s.run(ctx, env); err != nil {
+			return err
+		}
+		return errEnded
+	})
+	if err := group.Wait(); !errors.Is(err, errEnded) {
+		return err
+	}
+	return nil
+}
+
+func newEnvironment(name string, cfg config.Config, stderr io.Writer) (*environment, error) {
+	log, err := telemetry.NewLogger(stderr, cfg.Log.Level, cfg.Log.Format)
+	if err != nil {
+		return nil, err
+	}
+	log = log.With("service", name)
+	env := &environment{
+		config: cfg, log: log, metrics: telemetry.NewRegistry(name, Version), ready: telemetry.NewReady(log), owner: owner(name),
+	}
+	return env, env.metrics.Register(env.ready)
+}
+
+// listen takes the address of the service's own HTTP server.
+func (env *environment) listen(name string) (*telemetry.Server, error) {
+	return telemetry.Listen(telemetry.Options{
+		Service: name, Listen: env.config.HTTP.Listen, PProf: env.config.HTTP.PProf, StateDir: env.config.StateDir,
+		Registry: env.metrics, Ready: env.ready, Log: env.log,
+	})
+}
+
+// errEnded ends a service's HTTP server after the service has ended in order.
+var errEnded = errors.New("ended")
+
+func owner(service string) string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return strings.Join([]string{service, host, fmt.Sprint(os.Getpid())}, "-")
+}

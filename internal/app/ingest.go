@@ -1,0 +1,107 @@
+package app
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tributary-dev/tributary/internal/lease"
+	"github.com/tributary-dev/tributary/internal/natskv"
+	"github.com/tributary-dev/tributary/pkg/deadletter"
+	"github.com/tributary-dev/tributary/pkg/events"
+	"github.com/tributary-dev/tributary/pkg/ingest"
+	"github.com/tributary-dev/tributary/pkg/pgcdc"
+	"github.com/tributary-dev/tributary/streams"
+)
+
+var ingestService = service{
+	name:    "ingest",
+	summary: "reads committed changes from PostgreSQL, and what applications publish, into EVENTS",
+	require: []string{"nats", "sources"},
+	run:     runIngest,
+}
+
+// Ingest is the program ingest.
+func Ingest(ctx context.Context, p Program) int { return ingestService.main(ctx, p) }
+
+func runIngest(ctx context.Context, env *environment) error {
+	// Nothing may be sent blindly after a reconnect, so nothing waits in the connection for one.
+	road, err := openRoad(ctx, env, nats.ReconnectBufSize(-1))
+	if err != nil {
+		return unlessEnded(ctx, err)
+	}
+	defer road.nc.Close()
+	stream, err := road.js.Stream(ctx, events.StreamEvents)
+	if err != nil {
+		return unlessEnded(ctx, fmt.Errorf("open EVENTS: %w", err))
+	}
+	metrics := ingest.NewMetrics(env.metrics)
+	pipeline := ingest.NewPipeline(road.nc, stream, ingest.Options{
+		Leader: env.owner, Rewind: env.config.Ingest.Rewind, RewindBytes: uint64(env.config.Ingest.RewindBytes),
+		QueueBytes: int(env.config.Ingest.QueueBytes), Renew: renewEvery(stream), Log: env.log, Metrics: metrics,
+		Leading: func(source string, leading bool) { env.ready.Set("source "+source, true, standing(leading)) },
+	})
+	leases := natskv.Open(road.js, events.BucketLeases)
+	held := func(key string) *lease.Keeper {
+		return lease.New(leases, key, lease.Options{Owner: env.owner, Log: env.log})
+	}
+
+	sources, err := pgSources(env, road)
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, source := range sources {
+		group.Go(func() error { return pipeline.Run(ctx, source, held("ingest."+source.Name())) })
+	}
+	if env.config.Ingest.Inbox {
+		inbox := ingest.NewInbox(road.js, ingest.InboxOptions{
+			Partitions: road.applied.Partitions, MaxEvent: maxEvent(road), Quarantine: deadletter.New(road.js).Write,
+			Log: env.log, Metrics: metrics,
+		})
+		group.Go(func() error { return pipeline.Run(ctx, inbox, held("ingest."+inbox.Name())) })
+	}
+	group.Go(func() error {
+		return holding(ctx, env.log, held("janitor"), func(ctx context.Context) error {
+			return streams.RunJanitor(ctx, road.js, streams.JanitorOptions{Log: env.log})
+		})
+	})
+	return group.Wait()
+}
+
+func pgSources(env *environment, road *road) ([]*pgcdc.Source, error) {
+	metrics := pgcdc.NewMetrics(env.metrics)
+	dead := deadletter.New(road.js)
+	var sources []*pgcdc.Source
+	for i, s := range env.config.Sources {
+		url, err := s.Postgres.Resolve()
+		if err != nil {
+			return nil, fmt.Errorf("sources[%d].postgres %w", i, err)
+		}
+		source, err := pgcdc.New(pgcdc.Options{
+			Name: s.Name, ConnString: url, Tables: s.Tables, Slot: s.Slot, Publication: s.Publication, Snapshot: s.Snapshot,
+			Heartbeat: s.Heartbeat, Partitions: road.applied.Partitions, MaxEvent: maxEvent(road),
+			Oversize: keepOversize(dead, s.Name), Log: env.log, Metrics: metrics,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("sources[%d]: %w", i, err)
+		}
+		sources = append(sources, source)
+	}
+	return sources, nil
+}
+
+// keepOversize keeps the images of an event that is too large for EVENTS.
+func keepOversize(dead *deadletter.Writer, source string) func(ctx context.Context, id string, envelope []byte) error {
+	return func(ctx context.Context, id string, envelope []byte) error {
+		return dead.Write(ctx, deadletter.Record{
+			ID: id, Reason: deadletter.Oversize, EventID: id, Source: source, Event: envelope,
+			Error: fmt.Sprintf("the event has %d bytes, more than half of NATS's max_payload", len(envelope)),
+		})
+	}
+}
+
+// maxEvent is half of what NATS takes as one message: room for headers, and for a job record around it.
+func maxEvent(road *road) int { return int(road.nc.MaxPayload() / 2) }

@@ -1,0 +1,81 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tributary-dev/tributary/streams"
+)
+
+// road is the connection to NATS with its streams in place.
+type road struct {
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	applied streams.Applied
+}
+
+// openRoad connects, however long NATS is away, and makes or reconciles the streams. The caller closes the connection.
+func openRoad(ctx context.Context, env *environment, options ...nats.Option) (*road, error) {
+	nc, err := connect(ctx, env, options...)
+	if err != nil {
+		return nil, err
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		nc.Close()
+		return nil, fmt.Errorf("use JetStream: %w", err)
+	}
+	events := env.config.Events
+	applied, err := streams.Apply(ctx, js, streams.Options{
+		Replicas: env.config.NATS.Replicas, Partitions: events.Partitions,
+		EventsMaxBytes: int64(events.MaxBytes), EventsMaxAge: events.MaxAge,
+	})
+	if err != nil {
+		nc.Close()
+		return nil, fmt.Errorf("apply the streams: %w", err)
+	}
+	return &road{nc: nc, js: js, applied: applied}, nil
+}
+
+func connect(ctx context.Context, env *environment, options ...nats.Option) (*nats.Conn, error) {
+	log := env.log
+	options = append([]nats.Option{
+		nats.Name("tributary-" + env.owner),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(100 * time.Millisecond),
+		nats.ReconnectJitter(100*time.Millisecond, 100*time.Millisecond),
+		nats.PingInterval(5 * time.Second),
+		nats.MaxPingsOutstanding(2),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if ctx.Err() == nil {
+				log.Warn("NATS is away", "err", err)
+			}
+		}),
+		nats.ReconnectHandler(func(nc *nats.Conn) { log.Info("NATS is back", "url", nc.ConnectedUrlRedacted()) }),
+	}, options...)
+	if path := env.config.NATS.Credentials; path != "" {
+		options = append(options, nats.UserCredentials(path))
+	}
+	for told := false; ; told = true {
+		nc, err := nats.Connect(env.config.NATS.URL, options...)
+		switch {
+		case err == nil:
+			return nc, nil
+		case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired):
+			return nil, fmt.Errorf("connect to NATS (nats.url): %w: check the user in nats.url, or nats.credentials", err)
+		}
+		if !told {
+			log.Warn("waiting for NATS", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("connect to NATS: %w", context.Cause(ctx))
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}

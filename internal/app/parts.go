@@ -1,0 +1,49 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tributary-dev/tributary/internal/lease"
+)
+
+// holding runs work whenever the lease allows, until ctx ends; what goes wrong is logged, and work begins anew.
+func holding(ctx context.Context, log *slog.Logger, keeper *lease.Keeper, work func(context.Context) error) error {
+	for ctx.Err() == nil {
+		if err := keeper.Hold(ctx, work); err != nil && ctx.Err() == nil {
+			log.Warn("upkeep stopped; it will go on", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+	return nil
+}
+
+// unlessEnded drops an error that is only the end of ctx: a service that was told to stop while it waited ends in order.
+func unlessEnded(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func standing(leading bool) string {
+	if leading {
+		return "leads"
+	}
+	return "stands by"
+}
+
+// renewEvery is how often a position is written again: no message surely outlives the stream's max_age over a restart.
+func renewEvery(stream jetstream.Stream) time.Duration {
+	renew := time.Hour
+	if age := stream.CachedInfo().Config.MaxAge; age > 0 {
+		renew = min(renew, age/4)
+	}
+	return renew
+}

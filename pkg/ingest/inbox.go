@@ -1,0 +1,198 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tributary-dev/tributary/pkg/deadletter"
+	"github.com/tributary-dev/tributary/pkg/events"
+)
+
+// Inbox is the source of what applications publish: it validates, wraps and partitions the messages of INBOX.
+type Inbox struct {
+	js   jetstream.JetStream
+	opts InboxOptions
+}
+
+// InboxOptions says where messages go.
+type InboxOptions struct {
+	Partitions int // of EVENTS
+	MaxEvent   int // bytes of one envelope; larger ones are quarantined
+	Quarantine func(ctx context.Context, record deadletter.Record) error
+	Log        *slog.Logger
+	Metrics    *Metrics
+}
+
+// NewInbox makes the source.
+func NewInbox(js jetstream.JetStream, opts InboxOptions) *Inbox {
+	return &Inbox{js: js, opts: opts}
+}
+
+// Name is INBOX, which no source of a configuration can be called.
+func (*Inbox) Name() string { return events.InboxSource }
+
+const (
+	inboxBatch      = 500
+	inboxPurgeEvery = 5 * time.Second
+)
+
+// Run reads INBOX behind the position until ctx ends, and purges what was stored long enough ago. In positions of
+// INBOX, LSNs are its sequences.
+func (in *Inbox) Run(ctx context.Context, state State, feed *Feed) error {
+	stream, err := in.js.Stream(ctx, events.StreamInbox)
+	if err != nil {
+		return fmt.Errorf("open INBOX: %w", err)
+	}
+	position := in.locate(state.Position, stream.CachedInfo())
+	consumer, err := in.js.OrderedConsumer(ctx, events.StreamInbox, jetstream.OrderedConsumerConfig{
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: max(uint64(position.EndLSN), 1),
+	})
+	if err != nil {
+		return fmt.Errorf("read INBOX: %w", err)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return in.purge(ctx, stream, feed) })
+	group.Go(func() error { return in.read(ctx, consumer, position, feed) })
+	return group.Wait()
+}
+
+// locate says where to read on. A stream that was made anew counts from 1 again, under the next incarnation.
+func (in *Inbox) locate(p Position, info *jetstream.StreamInfo) Position {
+	created := strconv.FormatInt(info.Created.UnixNano(), 36)
+	if p.SystemID == created {
+		return p
+	}
+	return Position{Incarnation: p.Incarnation + 1, SystemID: created, Phase: PhaseStreaming, EndLSN: 1}
+}
+
+func (in *Inbox) read(ctx context.Context, consumer jetstream.Consumer, position Position, feed *Feed) error {
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(inboxBatch))
+	if err != nil {
+		return fmt.Errorf("read INBOX: %w", err)
+	}
+	stop := context.AfterFunc(ctx, messages.Stop)
+	defer stop()
+	defer messages.Stop()
+	for {
+		batch, err := in.nextBatch(ctx, messages, &position, feed)
+		if err != nil {
+			return err
+		}
+		if err := feed.Put(ctx, batch); err != nil {
+			return err
+		}
+	}
+}
+
+// nextBatch wraps the messages that are there, at least one, and ends with the position behind them, so that both are
+// stored together or not at all.
+func (in *Inbox) nextBatch(ctx context.Context, messages jetstream.MessagesContext, position *Position, feed *Feed) (*Batch, error) {
+	batch := feed.Batch()
+	for n := 0; n < inboxBatch && len(batch.Buf) < MaxBatchBytes/2; n++ {
+		msg, err := nextMessage(ctx, messages, n > 0)
+		if errors.Is(err, errNoneWaits) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read INBOX: %w", err)
+		}
+		sequence, err := in.add(ctx, batch, msg, position)
+		if err != nil {
+			return nil, err
+		}
+		position.CommitLSN, position.Index, position.EndLSN = events.LSN(sequence), 1, events.LSN(sequence+1)
+	}
+	mark := *position
+	batch.Items = append(batch.Items, Item{Mark: &mark, Through: mark.EndLSN})
+	return batch, nil
+}
+
+var errNoneWaits = errors.New("no message waits")
+
+func nextMessage(ctx context.Context, messages jetstream.MessagesContext, only bool) (jetstream.Msg, error) {
+	if !only {
+		return messages.Next(jetstream.NextContext(ctx))
+	}
+	msg, err := messages.Next(jetstream.NextMaxWait(time.Millisecond))
+	if errors.Is(err, nats.ErrTimeout) {
+		return nil, errNoneWaits
+	}
+	return msg, err
+}
+
+// add appends one message's event to batch, or quarantines it.
+func (in *Inbox) add(ctx context.Context, batch *Batch, msg jetstream.Msg, position *Position) (uint64, error) {
+	meta, err := msg.Metadata()
+	if err != nil {
+		return 0, fmt.Errorf("read INBOX: %w", err)
+	}
+	sequence := meta.Sequence.Stream
+	id := msg.Headers().Get(jetstream.MsgIDHeader)
+	if id == "" {
+		id = fmt.Sprintf("inbox-%s-%d", position.SystemID, sequence)
+	}
+	start := len(batch.Buf)
+	publication, err := events.ParsePublication(msg.Subject())
+	if err == nil {
+		batch.Buf, err = events.AppendPublished(batch.Buf, events.Published{
+			Publication: publication, Header: msg.Headers(), Body: msg.Data(), ID: id, Sequence: sequence, Time: meta.Timestamp,
+		})
+	}
+	if size := len(batch.Buf) - start; err == nil && size > in.opts.MaxEvent {
+		err = fmt.Errorf("its envelope has %d bytes, more than %d", size, in.opts.MaxEvent)
+	}
+	if err != nil {
+		batch.Buf = batch.Buf[:start]
+		return sequence, in.quarantine(ctx, msg, sequence, position.SystemID, err)
+	}
+	key := publication.EntityKey()
+	address := events.Address{
+		Partition: events.Partition(key, in.opts.Partitions), Source: publication.Source,
+		Schema: publication.Entity, Table: publication.Type, Op: events.OpMessage,
+	}
+	batch.Items = append(batch.Items, Item{
+		Subject: address.Subject(), Data: batch.Buf[start:len(batch.Buf):len(batch.Buf)],
+		At: events.Sequence{Commit: sequence, Index: 1}, Through: events.LSN(sequence + 1),
+	})
+	return sequence, nil
+}
+
+// quarantine keeps what can't be an event, with the reason. It is written before the position moves on, under an id
+// of its own, so that it is there once.
+func (in *Inbox) quarantine(ctx context.Context, msg jetstream.Msg, sequence uint64, stream string, reason error) error {
+	err := in.opts.Quarantine(ctx, deadletter.Record{
+		ID: fmt.Sprintf("inbox-%s-%d", stream, sequence), Reason: deadletter.Undecodable, Subject: msg.Subject(),
+		Error: reason.Error(), Raw: msg.Data(), Header: msg.Headers(),
+	})
+	if err != nil {
+		return fmt.Errorf("quarantine message %d of INBOX: %w", sequence, err)
+	}
+	in.opts.Metrics.quarantined.WithLabelValues(events.InboxSource).Inc()
+	in.opts.Log.Warn("a published message can't be an event; it lies in DEADLETTERS", "subject", msg.Subject(), "sequence", sequence, "err", reason)
+	return nil
+}
+
+// purge frees INBOX of what was stored long enough ago.
+func (in *Inbox) purge(ctx context.Context, stream jetstream.Stream, feed *Feed) error {
+	var purged events.LSN
+	for sleep(ctx, inboxPurgeEvery) {
+		through := feed.Confirmable()
+		if through <= purged || through <= 1 {
+			continue
+		}
+		if err := stream.Purge(ctx, jetstream.WithPurgeSequence(uint64(through))); err != nil {
+			in.opts.Log.Warn("purge INBOX", "err", err)
+			continue
+		}
+		purged = through
+	}
+	return nil
+}
