@@ -1,0 +1,57 @@
+# What a developer and CI do here. `make` alone prints the targets.
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  = -X github.com/tributary-dev/tributary/internal/app.Version=$(VERSION)
+TOOL     = $(GO) tool -modfile=tools/go.mod
+
+# The scenarios over the built programs have targets of their own.
+UNITS = $$($(GO) list ./... | grep -v -E '/test/(e2e|chaos|bench)$$')
+
+.DEFAULT_GOAL := help
+.PHONY: help build test race e2e chaos bench lint fmt generate fresh verify dev clean
+
+help: ## this text
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+build: ## the programs, into bin/
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+test: ## all tests but the scenarios
+	$(GO) test -timeout 10m $(UNITS)
+
+race: ## the same under the race detector
+	$(GO) test -race -timeout 20m $(UNITS)
+
+e2e: ## scenarios over the built programs
+	$(GO) test -count=1 -timeout 20m ./test/e2e/...
+
+chaos: ## random kills; CHAOS_KILLS=n how many, CHAOS_SEED=n to repeat a run
+	$(GO) test -count=1 -timeout 60m -v ./test/chaos/...
+
+bench: ## rates and latencies, printed
+	$(GO) run ./test/bench
+
+lint: ## gofmt, go vet, staticcheck
+	@unformatted="$$(gofmt -l .)"; if [ -n "$$unformatted" ]; then echo "not formatted (make fmt does it):"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(TOOL) staticcheck ./...
+
+fmt: ## format the code
+	gofmt -w .
+
+generate: ## write generated files again
+	$(GO) generate ./...
+
+fresh: ## fail if generated files are not as the sources have them
+	@before="$$(git diff | git hash-object --stdin)"; $(MAKE) -s generate; \
+	after="$$(git diff | git hash-object --stdin)"; \
+	if [ "$$before" != "$$after" ]; then echo "generated files were stale; commit what make generate wrote"; exit 1; fi
+
+verify: lint fresh test ## what a commit must pass
+
+dev: ## everything in one process
+	$(GO) run -ldflags '$(LDFLAGS)' ./cmd/tributary dev
+
+clean: ## remove what was built
+	rm -rf bin
