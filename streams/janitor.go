@@ -23,8 +23,7 @@ type JanitorOptions struct {
 }
 
 // RunJanitor frees EVENTS of events that every durable consumer has acknowledged, whenever it is above its high water.
-// Positions stay, and so does the last event of a source that has no later position, since together they say how far
-// the source is stored. Where there is no durable consumer nothing is freed: nobody has read yet. It goes on until ctx
+// Positions stay, and so does the last event of each source: together they say how far the source is stored. Where there is no durable consumer nothing is freed: nobody has read yet. It goes on until ctx
 // ends, and gives its cause. One should run at a time; more do no harm.
 func RunJanitor(ctx context.Context, js jetstream.JetStream, options JanitorOptions) error {
 	j := janitor{js: js, every: options.Every, highWater: options.HighWater, log: options.Log}
@@ -177,78 +176,36 @@ func neededBy(ctx context.Context, stream jetstream.Stream, info *jetstream.Cons
 	return from, nil
 }
 
+const sourceToken = 2 // of an event's subject, from 0
+
 // cut is a purge: what matches the filter and lies before the sequence.
 type cut struct {
 	filter string
 	before uint64
 }
 
-// plan gives the purges that free all events before a sequence but those that say how far a source is stored.
+// plan gives the purges that free all events before a sequence but the last one of each source. A purge can't leave a
+// message out, but it can stop at the last one of a source.
 func plan(ctx context.Context, stream jetstream.Stream, before uint64) ([]cut, error) {
-	kept, err := lastEvents(ctx, stream, before)
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter("events.>"))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("list subjects of EVENTS: %w", err)
 	}
-	if len(kept) == 0 {
-		return []cut{{"events.>", before}}, nil
+	sources := map[string]bool{} // escaped, as in the subjects
+	for subject := range info.State.Subjects {
+		sources[strings.Split(subject, ".")[sourceToken]] = true
 	}
-	// A purge can't leave one message out, but it can stop at one of its source, and go on for all the others.
-	subjects, err := subjectsOf(ctx, stream, "events.>")
-	if err != nil {
-		return nil, err
-	}
-	cuts := map[string]cut{} // by source
-	for _, subject := range subjects {
-		source := strings.Split(subject, ".")[2]
-		at, ok := kept[source]
-		if !ok {
-			at = before
+	var cuts []cut
+	for _, source := range slices.Sorted(maps.Keys(sources)) {
+		filter := "events.*." + source + ".>"
+		last, err := stream.GetLastMsgForSubject(ctx, filter)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			continue
 		}
-		cuts[source] = cut{"events.*." + source + ".>", at}
-	}
-	return slices.Collect(maps.Values(cuts)), nil
-}
-
-// lastEvents gives, for each source whose last event lies before a sequence and has no position behind it, that event.
-func lastEvents(ctx context.Context, stream jetstream.Stream, before uint64) (map[string]uint64, error) {
-	positions, err := subjectsOf(ctx, stream, "positions.>")
-	if err != nil {
-		return nil, err
-	}
-	kept := map[string]uint64{}
-	for _, subject := range positions {
-		source := strings.TrimPrefix(subject, "positions.") // escaped, as in the subjects of events
-		event, err := lastSequence(ctx, stream, "events.*."+source+".>")
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("read the last event of %s: %w", source, err)
 		}
-		position, err := lastSequence(ctx, stream, subject)
-		if err != nil {
-			return nil, err
-		}
-		if position < event && event < before {
-			kept[source] = event
-		}
+		cuts = append(cuts, cut{filter, min(before, last.Sequence)})
 	}
-	return kept, nil
-}
-
-// lastSequence is 0 where there is no such message.
-func lastSequence(ctx context.Context, stream jetstream.Stream, filter string) (uint64, error) {
-	msg, err := stream.GetLastMsgForSubject(ctx, filter)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("read the last message of %s: %w", filter, err)
-	}
-	return msg.Sequence, nil
-}
-
-func subjectsOf(ctx context.Context, stream jetstream.Stream, filter string) ([]string, error) {
-	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(filter))
-	if err != nil {
-		return nil, fmt.Errorf("list subjects %s of EVENTS: %w", filter, err)
-	}
-	return slices.Sorted(maps.Keys(info.State.Subjects)), nil
+	return cuts, nil
 }
