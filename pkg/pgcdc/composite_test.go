@@ -1,6 +1,11 @@
 package pgcdc
 
-import "testing"
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
 
 func compositeOf(types ...*Type) *Type {
 	c := &Type{Name: "composite", kind: kindComposite, mutable: true}
@@ -49,6 +54,37 @@ func FuzzComposite(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		for _, typ := range types {
 			checkAnyText(t, typ, text)
+		}
+	})
+}
+
+// FuzzTextsSurviveQuoting puts texts into an array of composites as PostgreSQL does, and reads them out of the JSON.
+func FuzzTextsSurviveQuoting(f *testing.F) {
+	f.Add("a", `"\`, "")
+	f.Add("{,}", "(,)", "\n\x00 NULL")
+	doubled := strings.NewReplacer(`"`, `""`, `\`, `\\`)
+	escaped := strings.NewReplacer(`"`, `\"`, `\`, `\\`)
+	text := builtinTypes[25]
+	list := &Type{kind: kindArray, delim: ',', elem: compositeOf(text, &Type{kind: kindHstore}, builtinTypes[1009])}
+	f.Fuzz(func(t *testing.T, a, b, c string) {
+		if !utf8.ValidString(a) || !utf8.ValidString(b) || !utf8.ValidString(c) {
+			t.Skip("no text of a database in UTF-8")
+		}
+		hstore := `"` + escaped.Replace(a) + `"=>"` + escaped.Replace(b) + `"`
+		texts := `{"` + escaped.Replace(b) + `",NULL,"` + escaped.Replace(c) + `"}`
+		composite := `("` + doubled.Replace(a) + `","` + doubled.Replace(hstore) + `","` + doubled.Replace(texts) + `")`
+		out, ok := list.AppendValue(nil, []byte(`{"`+escaped.Replace(composite)+`",NULL}`))
+		var got []*struct {
+			A string
+			B map[string]string
+			C []*string
+		}
+		if err := json.Unmarshal(out, &got); err != nil || !ok {
+			t.Fatalf("%v, %v: %s", err, ok, out)
+		}
+		if len(got) != 2 || got[1] != nil || got[0].A != a || got[0].B[a] != b || len(got[0].B) != 1 ||
+			len(got[0].C) != 3 || *got[0].C[0] != b || got[0].C[1] != nil || *got[0].C[2] != c {
+			t.Errorf("%q, %q, %q became %s", a, b, c, out)
 		}
 	})
 }

@@ -162,6 +162,7 @@ func TestEveryCatalog(t *testing.T) {
 	rows, err := s.sql.Query(t.Context(), `SELECT format('SELECT %s FROM %s LIMIT 200', string_agg(quote_ident(attname), ', '), attrelid::regclass)
 		  FROM pg_attribute JOIN pg_class r ON r.oid = attrelid
 		 WHERE attnum > 0 AND atttypid NOT IN ('anyarray'::regtype, 'pg_statistic[]'::regtype) AND relkind IN ('r', 'v')
+		       AND relname NOT LIKE '%numa%' -- not every machine can answer these
 		       AND relnamespace IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
 		 GROUP BY attrelid`)
 	if err != nil {
