@@ -1,0 +1,71 @@
+package pgcdc
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tributary-dev/tributary/pkg/events"
+)
+
+// Metrics are the collectors of all PostgreSQL sources of a process. A nil *Metrics counts into nothing.
+type Metrics struct {
+	changes      *prometheus.CounterVec
+	transactions *prometheus.CounterVec
+	textValues   *prometheus.CounterVec
+	snapshotRows *prometheus.CounterVec
+	oversize     *prometheus.CounterVec
+	received     *prometheus.GaugeVec
+	confirmed    *prometheus.GaugeVec
+	heartbeat    *prometheus.GaugeVec
+}
+
+// NewMetrics makes the collectors, and registers them where registerer is not nil.
+func NewMetrics(registerer prometheus.Registerer) *Metrics {
+	source := []string{"source"}
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tributary_ingest_" + name, Help: help}, append(source, labels...))
+	}
+	gauge := func(name, help string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tributary_ingest_" + name, Help: help}, source)
+	}
+	m := &Metrics{
+		changes:      counter("changes_total", "Changes that were read and are to be published.", "op"),
+		transactions: counter("transactions_total", "Committed transactions that held a change to be published."),
+		textValues:   counter("text_values_total", "Values that could not be decoded, and were passed as PostgreSQL's text."),
+		snapshotRows: counter("snapshot_rows_total", "Rows that were read by snapshots."),
+		oversize:     counter("oversize_total", "Events that were too large, and went on as stubs."),
+		received:     gauge("wal_received_lsn", "How far the write-ahead log was received, in bytes."),
+		confirmed:    gauge("wal_confirmed_lsn", "How far PostgreSQL was told to forget the write-ahead log, in bytes."),
+		heartbeat:    gauge("heartbeat_seconds", "Round trip of the last heartbeat through the write-ahead log."),
+	}
+	if registerer != nil {
+		registerer.MustRegister(m.changes, m.transactions, m.textValues, m.snapshotRows, m.oversize, m.received, m.confirmed, m.heartbeat)
+	}
+	return m
+}
+
+// sourceMetrics are those of one source, at zero from the start.
+type sourceMetrics struct {
+	changes                                          map[events.Op]prometheus.Counter
+	transactions, textValues, snapshotRows, oversize prometheus.Counter
+	received, confirmed, heartbeat                   prometheus.Gauge
+}
+
+func (m *Metrics) of(source string) *sourceMetrics {
+	if m == nil {
+		m = NewMetrics(nil)
+	}
+	s := &sourceMetrics{
+		changes:      map[events.Op]prometheus.Counter{},
+		transactions: m.transactions.WithLabelValues(source),
+		textValues:   m.textValues.WithLabelValues(source),
+		snapshotRows: m.snapshotRows.WithLabelValues(source),
+		oversize:     m.oversize.WithLabelValues(source),
+		received:     m.received.WithLabelValues(source),
+		confirmed:    m.confirmed.WithLabelValues(source),
+		heartbeat:    m.heartbeat.WithLabelValues(source),
+	}
+	for _, op := range events.Ops() {
+		s.changes[op] = m.changes.WithLabelValues(source, string(op))
+	}
+	return s
+}

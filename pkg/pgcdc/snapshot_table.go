@@ -1,0 +1,199 @@
+package pgcdc
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// snapshotTable is a table whose rows a snapshot reads.
+type snapshotTable struct {
+	OID         uint32
+	File        uint32
+	Partitioned bool // all its partitions are read through it
+
+	relation *relation
+	types    []string // of the columns, as casts have them
+	filter   string   // of the publication; empty where there is none
+}
+
+// publishedTable is what the catalog knows of one.
+type publishedTable struct {
+	OID          uint32
+	Schema, Name string
+	Partitioned  bool
+	Identity     string
+	File         *uint32
+	Columns      []string // that are published; nil for all
+	Filter       *string
+	Primary      []string // columns of the primary key
+	Identifying  []string // columns of the index that is the replica identity
+}
+
+// publishedSQL lists what the publication publishes, in the order of OIDs: a cursor relies on it.
+func publishedSQL(version int) string {
+	lists := "p.attnames::text[], p.rowfilter"
+	if version < optionsVersion {
+		lists = "NULL::text[], NULL::text"
+	}
+	return `
+SELECT c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', c.relreplident::text, pg_catalog.pg_relation_filenode(c.oid), ` + lists + `, ` + primaryKeySQL + `,
+       ARRAY(SELECT a.attname::text
+               FROM pg_catalog.pg_index i, unnest(i.indkey) WITH ORDINALITY AS k(attnum, place), pg_catalog.pg_attribute a
+              WHERE i.indrelid = c.oid AND i.indisreplident AND k.place <= i.indnkeyatts AND a.attrelid = c.oid AND a.attnum = k.attnum)
+  FROM pg_catalog.pg_publication_tables p
+  JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname
+  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
+ WHERE p.pubname = $1
+ ORDER BY c.oid`
+}
+
+// snapshotTables gives what the publication and the patterns have in common.
+func (r *run) snapshotTables(ctx context.Context, conn *pgx.Conn) ([]*snapshotTable, error) {
+	matching, err := r.matching(ctx)
+	if err != nil {
+		return nil, err
+	}
+	named := map[uint32]bool{}
+	for _, t := range matching {
+		named[t.OID] = true
+	}
+	rows, err := conn.Query(ctx, publishedSQL(r.version), r.opts.Publication)
+	if err != nil {
+		return nil, err
+	}
+	published, err := pgx.CollectRows(rows, pgx.RowToStructByPos[publishedTable])
+	if err != nil {
+		return nil, err
+	}
+	var tables []*snapshotTable
+	for i := range published {
+		if !named[published[i].OID] {
+			continue
+		}
+		t, err := r.describeTable(ctx, conn, &published[i])
+		if err != nil {
+			return nil, err
+		}
+		tables = append(tables, t)
+	}
+	return tables, nil
+}
+
+// columnsSQL lists columns as the stream has them: without generated ones, unless the publication lists them.
+const columnsSQL = `
+SELECT a.attname::text, a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod)
+  FROM pg_catalog.pg_attribute a
+ WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+   AND CASE WHEN $2::text[] IS NULL THEN a.attgenerated = '' ELSE a.attname = ANY ($2::text[]) END
+ ORDER BY a.attnum`
+
+// describeTable makes the relation that the stream would describe.
+func (r *run) describeTable(ctx context.Context, conn *pgx.Conn, p *publishedTable) (*snapshotTable, error) {
+	rows, err := conn.Query(ctx, columnsSQL, p.OID, p.Columns)
+	if err != nil {
+		return nil, err
+	}
+	type columnRow struct {
+		Name string
+		OID  uint32
+		Type string
+	}
+	columns, err := pgx.CollectRows(rows, pgx.RowToStructByPos[columnRow])
+	if err != nil {
+		return nil, err
+	}
+	t := &snapshotTable{OID: p.OID, Partitioned: p.Partitioned, relation: newRelation(p.OID, p.Schema, p.Name, p.Identity[0])}
+	if p.File != nil {
+		t.File = *p.File
+	}
+	if p.Filter != nil {
+		t.filter = *p.Filter
+	}
+	identifying := map[string]bool{}
+	switch t.relation.identity {
+	case identityIndex:
+		for _, name := range p.Identifying {
+			identifying[name] = true
+		}
+	case identityDefault:
+		for _, name := range p.Primary {
+			identifying[name] = true
+		}
+	}
+	for _, c := range columns {
+		typ, err := r.catalog.Type(ctx, c.OID)
+		if err != nil {
+			return nil, err
+		}
+		identity := identifying[c.Name] || t.relation.identity == identityFull
+		t.relation.columns = append(t.relation.columns, newColumn(c.Name, typ, identity))
+		t.types = append(t.types, c.Type)
+	}
+	t.relation.setKey(p.Primary)
+	if t.Partitioned && len(t.relation.key) == 0 {
+		return nil, refused("publication %s publishes via the partition root %s, which has no primary key, so its rows can't be told apart in a snapshot: "+
+			"give it one, or set sources[].snapshot to false", r.opts.Publication, t.relation)
+	}
+	return t, nil
+}
+
+// query reads the table in the order of its key, or of the rows' places where it has none, which are then the last column.
+func (t *snapshotTable) query(after bool) string {
+	r := t.relation
+	columns := make([]string, len(r.columns), len(r.columns)+1)
+	for i := range r.columns {
+		columns[i] = quoteIdent(r.columns[i].name)
+	}
+	var conditions []string
+	if t.filter != "" {
+		conditions = append(conditions, "("+t.filter+")")
+	}
+	var keys, bounds []string
+	for n, i := range r.key {
+		keys = append(keys, columns[i])
+		bounds = append(bounds, fmt.Sprintf("$%d::%s", n+1, t.types[i]))
+	}
+	order := ""
+	switch {
+	case len(keys) > 0:
+		order = " ORDER BY " + strings.Join(keys, ", ")
+		if after {
+			conditions = append(conditions, "("+strings.Join(keys, ", ")+") > ("+strings.Join(bounds, ", ")+")")
+		}
+	case after:
+		conditions = append(conditions, "ctid > $1::tid")
+	}
+	if len(keys) == 0 {
+		columns = append(columns, "ctid")
+	}
+	from := " FROM ONLY "
+	if t.Partitioned {
+		from = " FROM "
+	}
+	query := "SELECT " + strings.Join(columns, ", ") + from + quoteIdent(r.schema) + "." + quoteIdent(r.table)
+	if len(conditions) > 0 {
+		query += " WHERE " + strings.Join(conditions, " AND ")
+	}
+	return query + order
+}
+
+// place is where a row lies: a ctid.
+type place struct{ block, item uint64 }
+
+func (p place) before(q place) bool {
+	return p.block < q.block || p.block == q.block && p.item < q.item
+}
+
+func parsePlace(ctid []byte) (place, bool) {
+	inner, open := bytes.CutPrefix(ctid, []byte("("))
+	inner, shut := bytes.CutSuffix(inner, []byte(")"))
+	block, item, comma := strings.Cut(string(inner), ",")
+	b, errBlock := strconv.ParseUint(block, 10, 32)
+	i, errItem := strconv.ParseUint(item, 10, 16)
+	return place{b, i}, open && shut && comma && errBlock == nil && errItem == nil
+}

@@ -1,0 +1,162 @@
+// Package pgcdc reads the committed changes of a PostgreSQL database: preflight, publication, slot, snapshot, and then the
+// stream of the slot, as an ingest.Source.
+//
+// It promises that a change has the same id, place and bytes whenever and by whichever process it is read, that nothing
+// comes before its commit, and that the server is never told to forget more than the feed calls confirmable. It relies on
+// PostgreSQL 14 or later with wal_level logical, and on its own output plugin, pgoutput, in protocol 1. It does not
+// publish, and it never makes a slot again that was lost.
+package pgcdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/tributary-dev/tributary/pkg/events"
+	"github.com/tributary-dev/tributary/pkg/ingest"
+)
+
+// Options says what to read, and how. Name, ConnString and Tables are required.
+type Options struct {
+	Name        string
+	ConnString  string   // a URL or a list of key=value, as libpq has it
+	Tables      []string // patterns schema.table, with * within a part
+	Slot        string   // tributary_<name> if empty
+	Publication string   // tributary_<name> if empty
+	Snapshot    bool     // read the rows that are there at the first start
+	Partitions  int      // of EVENTS
+	Heartbeat   time.Duration
+	MaxEvent    int // bytes; a larger event goes to Oversize, and its stub on; 0 is no bound
+	Log         *slog.Logger
+	Metrics     *Metrics
+
+	// Oversize keeps the envelope of an event that is larger than MaxEvent. It has to be idempotent by id, since an event
+	// may be read again, and to copy what it keeps.
+	Oversize func(ctx context.Context, id string, envelope []byte) error
+}
+
+// Source reads one database. It implements ingest.Source.
+type Source struct {
+	opts      Options
+	patterns  patterns
+	connector *connector
+	metrics   *sourceMetrics
+	contacted atomic.Bool // the database let us in once: from then on a refusal to do so is trouble that passes
+}
+
+// New checks options, and makes a source of them. It does not connect.
+func New(o Options) (*Source, error) {
+	if !events.ValidSource(o.Name) {
+		return nil, fmt.Errorf("sources[].name: %q is not [a-z][a-z0-9_]{0,52}", o.Name)
+	}
+	key := "sources[" + o.Name + "]"
+	if o.Slot == "" {
+		o.Slot = "tributary_" + o.Name
+	}
+	if o.Publication == "" {
+		o.Publication = "tributary_" + o.Name
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	o.Log = o.Log.With("source", o.Name)
+	switch {
+	case !validSlot(o.Slot):
+		return nil, fmt.Errorf("%s.slot: %q is not [a-z0-9_]{1,63}", key, o.Slot)
+	case len(o.Publication) > 63:
+		return nil, fmt.Errorf("%s.publication: %q is longer than 63 bytes", key, o.Publication)
+	case o.Partitions < 1:
+		return nil, fmt.Errorf("events.partitions must be at least 1, got %d", o.Partitions)
+	case o.Heartbeat < 0:
+		return nil, fmt.Errorf("%s.heartbeat must not be negative, got %s", key, o.Heartbeat)
+	case o.MaxEvent < 0 || o.MaxEvent > 0 && o.Oversize == nil:
+		return nil, fmt.Errorf("an event of at most %d bytes needs a place for larger ones", o.MaxEvent)
+	}
+	p, err := parsePatterns(o.Tables)
+	if err != nil {
+		return nil, fmt.Errorf("%s.tables: %w", key, err)
+	}
+	c, err := newConnector(o.Name, o.ConnString)
+	if err != nil {
+		return nil, fmt.Errorf("%s.postgres: %w", key, err)
+	}
+	return &Source{opts: o, patterns: p, connector: c, metrics: o.Metrics.of(o.Name)}, nil
+}
+
+func validSlot(name string) bool {
+	for i := range len(name) {
+		if c := name[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' {
+			return false
+		}
+	}
+	return name != "" && len(name) <= 63
+}
+
+// Name is the source's name.
+func (s *Source) Name() string { return s.opts.Name }
+
+// run is one call of Run.
+type run struct {
+	*Source
+	feed    *ingest.Feed
+	state   ingest.State
+	query   *querier
+	catalog *Catalog
+	version int // the server's, as server_version_num has it
+	out     *output
+}
+
+// Run implements ingest.Source.
+func (s *Source) Run(ctx context.Context, state ingest.State, feed *ingest.Feed) error {
+	r := &run{Source: s, feed: feed, state: state, query: newQuerier(s.openQuery)}
+	defer r.query.close(ctx)
+	r.catalog = NewCatalog(r.query.query)
+	r.out = newOutput(s, feed, state.Position)
+	err := r.run(ctx)
+	if ctx.Err() != nil && !errors.Is(err, ingest.ErrRefused) {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+func (r *run) run(ctx context.Context) error {
+	system, err := r.identify(ctx)
+	if err != nil {
+		return err
+	}
+	switch phase := r.state.Position.Phase; phase {
+	case "":
+		if err := r.prepare(ctx, system); err != nil {
+			return err
+		}
+		return r.setUp(ctx, system)
+	case ingest.PhaseSetup:
+		if err := r.dropOwnSlot(ctx); err != nil {
+			return err
+		}
+		return r.setUp(ctx, system)
+	case ingest.PhaseSnapshot:
+		if err := r.checkResume(ctx, system); err != nil {
+			return err
+		}
+		if err := r.resumeSnapshot(ctx); err != nil {
+			return err
+		}
+		return r.stream(ctx)
+	case ingest.PhaseStreaming:
+		if err := r.checkResume(ctx, system); err != nil {
+			return err
+		}
+		return r.stream(ctx)
+	default:
+		return refused("the position of %s has the phase %q, which this version does not know: run the version that wrote it", r.opts.Name, phase)
+	}
+}
+
+// refused makes an error after which the source is not run again.
+func refused(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", ingest.ErrRefused, fmt.Errorf(format, args...))
+}
