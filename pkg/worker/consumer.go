@@ -1,0 +1,180 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tributary-dev/tributary/pkg/events"
+)
+
+// What every worker must agree on for the consumers.
+const (
+	consumerPrefix = "worker-"
+	group          = "w"
+	pinnedTTL      = 3 * time.Second
+	ackWait        = time.Minute
+	askWithin      = time.Second // a leader that has died does not answer
+)
+
+// consumer speaks to the durable consumer of one partition. Pulls go over core NATS rather than through the client's
+// own loop, because a holder has to know when each pull was sent, and what answered it.
+type consumer struct {
+	nc            *nats.Conn
+	js            jetstream.JetStream
+	name          string
+	filter        string
+	maxAckPending int
+	next          string // subject of pulls
+}
+
+func newConsumer(js jetstream.JetStream, partition, maxAckPending int) *consumer {
+	name := consumerPrefix + events.PartitionName(partition)
+	return &consumer{
+		nc: js.Conn(), js: js, name: name, filter: events.EventsOfPartition(partition), maxAckPending: maxAckPending,
+		next: jetstream.DefaultAPIPrefix + "CONSUMER.MSG.NEXT." + events.StreamEvents + "." + name,
+	}
+}
+
+// ensure creates the consumer, or finds it.
+func (c *consumer) ensure(ctx context.Context) error {
+	_, err := c.js.CreateOrUpdateConsumer(ctx, events.StreamEvents, jetstream.ConsumerConfig{
+		Durable: c.name, Description: "Events of a partition for the worker that holds it",
+		FilterSubject: c.filter, DeliverPolicy: jetstream.DeliverAllPolicy, AckPolicy: jetstream.AckExplicitPolicy,
+		AckWait: ackWait, MaxDeliver: -1, MaxAckPending: c.maxAckPending,
+		PriorityPolicy: jetstream.PriorityPolicyPinned, PriorityGroups: []string{group}, PinnedTTL: pinnedTTL,
+	})
+	if err != nil {
+		return fmt.Errorf("create consumer %s: %w", c.name, err)
+	}
+	return nil
+}
+
+// pull asks for messages.
+type pull struct {
+	batch    int
+	maxBytes int // 0 for no bound
+	expires  time.Duration
+	pin      string // empty to ask for one
+}
+
+// send sends a pull whose messages and status go to reply.
+func (c *consumer) send(reply string, p pull) error {
+	body := make([]byte, 0, 128)
+	body = append(body, `{"batch":`...)
+	body = strconv.AppendInt(body, int64(p.batch), 10)
+	if p.maxBytes > 0 {
+		body = append(body, `,"max_bytes":`...)
+		body = strconv.AppendInt(body, int64(p.maxBytes), 10)
+	}
+	body = append(body, `,"expires":`...)
+	body = strconv.AppendInt(body, int64(p.expires), 10)
+	body = append(body, `,"group":"`+group+`"`...)
+	if p.pin != "" {
+		body = append(body, `,"id":"`...)
+		body = append(body, p.pin...)
+		body = append(body, '"')
+	}
+	if err := c.nc.PublishRequest(c.next, reply, append(body, '}')); err != nil {
+		return fmt.Errorf("pull from consumer %s: %w", c.name, err)
+	}
+	return nil
+}
+
+// reset moves the consumer back to its ack floor: what is not acknowledged is delivered again at once, in order.
+func (c *consumer) reset(ctx context.Context) error { return c.call(ctx, "RESET", nil) }
+
+// unpin frees the group for the next pull without a pin, whoever has the pin.
+func (c *consumer) unpin(ctx context.Context) error {
+	return c.call(ctx, "UNPIN", []byte(`{"group":"`+group+`"}`))
+}
+
+// state tells whether a pin is in force, and whether deliveries are not acknowledged yet.
+func (c *consumer) state(ctx context.Context) (pinned, pending bool, err error) {
+	var info struct {
+		Pending int `json:"num_ack_pending"`
+		Groups  []struct {
+			Pin string `json:"pinned_client_id"`
+		} `json:"priority_groups"`
+	}
+	if err := c.ask(ctx, "INFO", nil, &info); err != nil {
+		return false, false, err
+	}
+	for _, g := range info.Groups {
+		pinned = pinned || g.Pin != ""
+	}
+	return pinned, info.Pending > 0, nil
+}
+
+func (c *consumer) call(ctx context.Context, verb string, body []byte) error {
+	return c.ask(ctx, verb, body, &struct{}{})
+}
+
+func (c *consumer) ask(ctx context.Context, verb string, body []byte, into any) error {
+	wrap := func(err error) error { return fmt.Errorf("%s consumer %s: %w", strings.ToLower(verb), c.name, err) }
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	answer, err := c.nc.RequestWithContext(ctx, jetstream.DefaultAPIPrefix+"CONSUMER."+verb+"."+events.StreamEvents+"."+c.name, body)
+	if err != nil {
+		return wrap(err)
+	}
+	var failed struct {
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(answer.Data, &failed); err != nil {
+		return wrap(fmt.Errorf("decode answer: %w", err))
+	}
+	if failed.Error != nil {
+		return wrap(failed.Error)
+	}
+	if err := json.Unmarshal(answer.Data, into); err != nil {
+		return wrap(fmt.Errorf("decode answer: %w", err))
+	}
+	return nil
+}
+
+// delivery is what the reply subject of a message says.
+type delivery struct {
+	stream   uint64 // sequence in the stream
+	consumer uint64 // sequence among the consumer's deliveries since it was reset, without gaps
+}
+
+// parseDelivery reads $JS.ACK.<stream>.<consumer>.<times>.<stream sequence>.<consumer sequence>.<time>.<pending>, or the
+// form with a domain and an account before the stream.
+func parseDelivery(reply string) (delivery, bool) {
+	const (
+		prefix  = "$JS.ACK."
+		short   = 9
+		long    = 11 // newer servers may add tokens at the end
+		longest = 16
+	)
+	if !strings.HasPrefix(reply, prefix) {
+		return delivery{}, false
+	}
+	var tokens [longest]string
+	n := 0
+	for token := range strings.SplitSeq(reply, ".") {
+		if n == longest {
+			break
+		}
+		tokens[n] = token
+		n++
+	}
+	at := 5
+	switch {
+	case n == short:
+	case n >= long:
+		at += 2
+	default:
+		return delivery{}, false
+	}
+	stream, errStream := strconv.ParseUint(tokens[at], 10, 64)
+	consumer, errConsumer := strconv.ParseUint(tokens[at+1], 10, 64)
+	return delivery{stream: stream, consumer: consumer}, errStream == nil && errConsumer == nil
+}

@@ -1,0 +1,89 @@
+package worker
+
+import (
+	"cmp"
+
+	"github.com/tributary-dev/tributary/pkg/deadletter"
+	"github.com/tributary-dev/tributary/pkg/events"
+	"github.com/tributary-dev/tributary/pkg/jobs"
+	"github.com/tributary-dev/tributary/pkg/observers"
+)
+
+type rules interface {
+	// Current gives the generation in force.
+	Current() *observers.Set
+	// At gives an older generation; false where it is not known any more.
+	At(generation string) (*observers.Set, bool)
+}
+
+// fixed is the one generation of rules that are read at the start.
+type fixed struct{ set *observers.Set }
+
+// Fixed gives rules that do not change.
+func Fixed(set *observers.Set) fixed { return fixed{set} } //nolint:revive // the port is the consumer's own
+
+// Current gives the set.
+func (f fixed) Current() *observers.Set { return f.set }
+
+// At gives the set where it is that generation.
+func (f fixed) At(generation string) (*observers.Set, bool) {
+	return f.set, generation == f.set.Generation()
+}
+
+// judge finds out what is due because of an event.
+func (w *Worker) judge(p *partition, e *entry) {
+	if e.event == nil {
+		return
+	}
+	id := e.address.EffectID(e.event)
+	for _, d := range dueOf(w.rules.Current(), e) {
+		e.add(p, events.EffectKey(id, d.observer, cmp.Or(d.action, noAction)), d)
+	}
+	e.settled = len(e.effects) == 0
+}
+
+// noAction stands for an action in the key of an effect that is due because a condition failed. No action has it.
+const noAction = "_"
+
+// dueOf judges an event by one generation.
+func dueOf(set *observers.Set, e *entry) []due {
+	view := observers.NewView(e.address, e.data, e.event)
+	var list []due
+	for _, match := range set.Match(view) {
+		o := match.Observer
+		d := due{
+			observer: o.Name, generation: set.Generation(), policy: o.Retry, onFailure: jobs.OnFailure(o.OnFailure),
+		}
+		if match.Err != nil {
+			d.reason, d.err = deadletter.Condition, match.Err
+			list = append(list, d)
+			continue
+		}
+		for _, action := range o.Actions {
+			d := d
+			d.action, d.async = action.Name, action.Async
+			d.ordered = o.Order != observers.OrderNone && !action.Async
+			if d.request, d.err = action.Render(view); d.err != nil {
+				d.reason = deadletter.Render
+			}
+			list = append(list, d)
+		}
+	}
+	return list
+}
+
+// rejudge replaces what is due by what an older generation has for the same effect: whoever began it first may have
+// sent that, and the same key must not come with other bytes. Its place in the lanes stays.
+func (w *Worker) rejudge(x *effect, generation string) {
+	set, ok := w.rules.At(generation)
+	if ok {
+		for _, d := range dueOf(set, x.entry) {
+			if d.observer == x.due.observer && d.action == x.due.action {
+				x.due = d
+				return
+			}
+		}
+	}
+	w.log.Warn("effect was begun by rules that are not known any more, and goes on by the present ones",
+		"effect", x.key, "generation", generation, "present", x.due.generation)
+}

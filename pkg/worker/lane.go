@@ -1,0 +1,226 @@
+package worker
+
+import (
+	"sync"
+	"time"
+)
+
+// A lane is the effects of one key, observer and action. One of them is under way at a time, in the order in which they
+// came. An effect without an order has a lane to itself.
+type laneKey struct {
+	key, observer, action string
+	sole                  uint64 // the stream sequence, where the effect is alone in its lane; else 0
+}
+
+type lane struct {
+	set     *laneSet
+	key     laneKey
+	waiting fifo[*effect]
+	taken   bool // its first effect was given out, and has not come back
+	listed  bool // in the ready list of an endpoint
+	paused  bool // until its timer fires
+}
+
+// laneSet is the lanes of one partition. It is guarded by the scheduler's lock.
+type laneSet struct{ lanes map[laneKey]*lane }
+
+// endpoint is what shares a part of the slots: usually an origin that requests go to.
+type endpoint struct {
+	name   string
+	busy   int
+	ready  fifo[*lane] // lanes whose first effect needs this endpoint
+	listed bool        // in the scheduler's ring
+}
+
+// scheduler gives out a fixed number of slots to effects. A slot is a goroutine: there is one for each effect under
+// way, and none for those that wait.
+//
+// An endpoint may hold at most twice as many slots as are free, by the dynamic thresholds of Choudhury and Hahne
+// (1998): one that hangs ends at two thirds of them, several share, and some are always left for the others.
+type scheduler struct {
+	slots int
+	// run takes an effect through its stages; an answer above 0 asks for it to be run again, before all others of its
+	// lane, after so long.
+	run func(*effect) time.Duration
+
+	mu        sync.Mutex
+	busy      int
+	lanes     int
+	endpoints map[string]*endpoint
+	ring      fifo[*endpoint] // those with ready lanes, in turn
+	closed    bool
+	running   sync.WaitGroup
+}
+
+func newScheduler(slots int, run func(*effect) time.Duration) *scheduler {
+	return &scheduler{slots: slots, run: run, endpoints: make(map[string]*endpoint)}
+}
+
+// add puts effects into their lanes, behind all that are there.
+func (s *scheduler) add(set *laneSet, effects ...*effect) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, x := range effects {
+		l, ok := set.lanes[x.lane]
+		if !ok {
+			l = &lane{set: set, key: x.lane}
+			if set.lanes == nil {
+				set.lanes = make(map[laneKey]*lane)
+			}
+			set.lanes[x.lane] = l
+			s.lanes++
+		}
+		l.waiting.push(x)
+		s.list(l)
+	}
+	s.dispatch()
+}
+
+// drop takes all effects that have not been given out from the lanes of set.
+func (s *scheduler) drop(set *laneSet) []*effect {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var dropped []*effect
+	for _, l := range set.lanes {
+		dropped = append(dropped, l.waiting.take()...)
+		s.tidy(l)
+	}
+	return dropped
+}
+
+// load tells how many slots are taken, and how many lanes there are.
+func (s *scheduler) load() (busy, lanes int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.busy, s.lanes
+}
+
+// close begins no effect any more, and blocks until none is under way.
+func (s *scheduler) close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.running.Wait()
+}
+
+// list puts a lane whose first effect may begin among the ready ones of that effect's endpoint.
+func (s *scheduler) list(l *lane) {
+	if l.taken || l.listed || l.paused || l.waiting.len() == 0 {
+		return
+	}
+	l.listed = true
+	name := l.waiting.first().endpoint
+	e, ok := s.endpoints[name]
+	if !ok {
+		e = &endpoint{name: name}
+		s.endpoints[name] = e
+	}
+	e.ready.push(l)
+	if !e.listed {
+		e.listed = true
+		s.ring.push(e)
+	}
+}
+
+// tidy forgets a lane with nothing in it.
+func (s *scheduler) tidy(l *lane) {
+	if !l.taken && !l.listed && !l.paused && l.waiting.len() == 0 && l.set.lanes[l.key] == l {
+		delete(l.set.lanes, l.key)
+		s.lanes--
+	}
+}
+
+// next takes the effect that may begin now, if there is one.
+func (s *scheduler) next() *effect {
+	for full := 0; !s.closed && full < s.ring.len() && s.busy < s.slots; {
+		e := s.ring.pop()
+		if e.busy > 0 && e.busy >= 2*(s.slots-s.busy) {
+			s.ring.push(e)
+			full++
+			continue
+		}
+		x := s.nextOf(e)
+		e.listed = e.ready.len() > 0
+		if e.listed {
+			s.ring.push(e)
+		}
+		if x != nil {
+			e.busy++
+			s.busy++
+			return x
+		}
+		s.tidyEndpoint(e)
+	}
+	return nil
+}
+
+func (s *scheduler) nextOf(e *endpoint) *effect {
+	for e.ready.len() > 0 {
+		l := e.ready.pop()
+		l.listed = false
+		switch {
+		case l.waiting.len() == 0: // dropped meanwhile
+			s.tidy(l)
+		case l.waiting.first().endpoint != e.name: // dropped, and filled again
+			s.list(l)
+		default:
+			l.taken = true
+			return l.waiting.pop()
+		}
+	}
+	return nil
+}
+
+func (s *scheduler) tidyEndpoint(e *endpoint) {
+	if e.busy == 0 && !e.listed {
+		delete(s.endpoints, e.name)
+	}
+}
+
+// dispatch begins what may begin.
+func (s *scheduler) dispatch() {
+	for x := s.next(); x != nil; x = s.next() {
+		s.running.Go(func() { s.work(x) })
+	}
+}
+
+// work goes on with the next effect in the same goroutine for as long as there is one for it.
+func (s *scheduler) work(x *effect) {
+	for x != nil {
+		x = s.release(x, s.run(x))
+	}
+}
+
+// release gives x's slot back and takes the next effect for it.
+func (s *scheduler) release(x *effect, again time.Duration) *effect {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.busy--
+	e := s.endpoints[x.endpoint]
+	e.busy--
+	l := x.set.lanes[x.lane]
+	l.taken = false
+	if again > 0 {
+		l.waiting.pushFront(x)
+		s.pause(l, again)
+	}
+	s.list(l)
+	s.tidy(l)
+	s.tidyEndpoint(e)
+	following := s.next()
+	s.dispatch()
+	return following
+}
+
+// pause keeps a lane from beginning for a while.
+func (s *scheduler) pause(l *lane, d time.Duration) {
+	l.paused = true
+	time.AfterFunc(d, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		l.paused = false
+		s.list(l)
+		s.tidy(l)
+		s.dispatch()
+	})
+}

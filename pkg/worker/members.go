@@ -1,0 +1,175 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tributary-dev/tributary/pkg/events"
+)
+
+const (
+	memberTTL     = 3 * time.Second
+	announceEvery = time.Second
+	subjectPrefix = "$KV." + events.BucketWorkers + "."
+)
+
+// announcement is what a worker's key holds.
+type announcement struct {
+	V       int       `json:"v"`
+	ID      string    `json:"id"`
+	Leaving bool      `json:"leaving,omitempty"` // it takes no partitions any more
+	Started time.Time `json:"started"`
+}
+
+// members knows the live workers. Each renews its key in KV workers every second; everybody hears the renewals as they
+// are published, and counts a worker out that was not heard of for memberTTL. A wrong view does no harm: who works on
+// a partition is decided by its pin.
+type members struct {
+	js      jetstream.JetStream
+	log     *slog.Logger
+	clock   func() time.Duration
+	self    announcement
+	changed chan struct{} // one place
+	kick    chan struct{} // one place: announce at once
+
+	mu      sync.Mutex
+	heard   map[string]time.Duration // of the others: when
+	renewed time.Duration            // when our own renewal was acknowledged last
+	leaving bool
+}
+
+func newMembers(js jetstream.JetStream, id string, log *slog.Logger, clock func() time.Duration) *members {
+	return &members{
+		js: js, log: log, clock: clock, self: announcement{V: 1, ID: id, Started: time.Now().UTC()},
+		changed: make(chan struct{}, 1), kick: make(chan struct{}, 1), heard: make(map[string]time.Duration),
+	}
+}
+
+// run announces this worker and listens to the others until ctx ends.
+func (m *members) run(ctx context.Context) error {
+	sub, err := m.js.Conn().Subscribe(subjectPrefix+"*", m.hear)
+	if err != nil {
+		return fmt.Errorf("listen to workers: %w", err)
+	}
+	defer func() { _ = sub.Unsubscribe() }() // errs where the connection is closed
+	ticker := time.NewTicker(announceEvery)
+	defer ticker.Stop()
+	failed := false
+	for {
+		err := m.announce(ctx)
+		if err != nil && !failed && ctx.Err() == nil {
+			m.log.Warn("worker is not announced", "error", err)
+		}
+		failed = err != nil
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		case <-m.kick:
+		}
+	}
+}
+
+func (m *members) announce(ctx context.Context) error {
+	m.mu.Lock()
+	said := m.self
+	said.Leaving = m.leaving
+	m.mu.Unlock()
+	value, err := json.Marshal(said)
+	if err != nil {
+		return fmt.Errorf("encode announcement: %w", err)
+	}
+	msg := &nats.Msg{Subject: subjectPrefix + said.ID, Data: value, Header: nats.Header{
+		jetstream.MsgTTLHeader: {memberTTL.String()},
+	}}
+	ctx, cancel := context.WithTimeout(ctx, announceEvery)
+	defer cancel()
+	if _, err := m.js.PublishMsg(ctx, msg, jetstream.WithRetryAttempts(0)); err != nil {
+		return fmt.Errorf("announce worker %s: %w", said.ID, err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.clock()
+	if now-m.renewed > memberTTL { // we were away, not they
+		for id := range m.heard {
+			m.heard[id] = now
+		}
+	}
+	m.renewed = now
+	return nil
+}
+
+// leave tells the others that this worker takes no partitions any more.
+func (m *members) leave() {
+	m.mu.Lock()
+	m.leaving = true
+	m.mu.Unlock()
+	signal(m.kick)
+}
+
+func (m *members) hear(msg *nats.Msg) {
+	var said announcement
+	id := strings.TrimPrefix(msg.Subject, subjectPrefix)
+	if id == m.self.ID || len(msg.Data) == 0 {
+		return
+	}
+	if err := json.Unmarshal(msg.Data, &said); err != nil || said.V != m.self.V {
+		m.log.Warn("announcement of a worker is not understood", "worker", id, "error", err)
+		return
+	}
+	m.mu.Lock()
+	_, known := m.heard[id]
+	switch {
+	case said.Leaving:
+		delete(m.heard, id)
+	default:
+		m.heard[id] = m.clock()
+	}
+	m.mu.Unlock()
+	if known == said.Leaving { // it came, or it went
+		signal(m.changed)
+	}
+	if !known && !said.Leaving {
+		signal(m.kick) // so that it hears of us before its next renewal
+	}
+}
+
+// live gives the workers that take partitions, this one included unless it leaves.
+func (m *members) live() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, at := range m.heard {
+		if m.renewed-at > memberTTL {
+			delete(m.heard, id)
+		}
+	}
+	live := slices.Collect(maps.Keys(m.heard))
+	if !m.leaving {
+		live = append(live, m.self.ID)
+	}
+	return live
+}
+
+// announced tells whether the others have heard of this worker.
+func (m *members) announced() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.renewed > 0
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

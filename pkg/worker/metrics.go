@@ -1,0 +1,72 @@
+package worker
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tributary-dev/tributary/pkg/dedupkv"
+)
+
+// Metrics are what a worker tells of itself. They exist at zero from the start.
+type Metrics struct {
+	events      prometheus.Counter
+	effects     *prometheus.CounterVec // by outcome
+	claims      *prometheus.CounterVec // by state
+	alerts      prometheus.Counter
+	repins      prometheus.Counter
+	unforgotten prometheus.Counter
+	inFlight    prometheus.Gauge
+	partitions  prometheus.Gauge
+	lanes       prometheus.Gauge
+	seconds     prometheus.Histogram
+}
+
+// Outcomes of effects beside dedupkv's results, and states of claims beside its own.
+const (
+	outcomeLost     = "lost"     // somebody else took the claim over meanwhile
+	outcomeReleased = "released" // it ended with the worker, or the hold was in doubt before it began
+	claimNone       = "none"     // KV was away, and dedup.on_error is run
+	claimFailed     = "failed"
+)
+
+// NewMetrics makes the metrics, and registers them where reg is not nil.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	const prefix = "tributary_worker_"
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: prefix + name, Help: help})
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: prefix + name, Help: help})
+	}
+	m := &Metrics{
+		events: counter("events_total", "Events that were delivered for the first time under a hold."),
+		effects: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: prefix + "effects_total", Help: "Effects, by what became of them.",
+		}, []string{"outcome"}),
+		claims: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: prefix + "claims_total", Help: "Claims, by what they found.",
+		}, []string{"state"}),
+		alerts:      counter("alerts_total", "Effects that failed for good and whose observer wants an alert."),
+		repins:      counter("repins_total", "Times that a partition had to be held anew."),
+		unforgotten: counter("unforgotten_total", "Records that stay for longer than dedup.window, because NATS was slow."),
+		inFlight:    gauge("in_flight", "Effects that are under way."),
+		partitions:  gauge("partitions_owned", "Partitions whose events come to this worker."),
+		lanes:       gauge("lanes", "Lanes with effects in them."),
+		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: prefix + "effect_seconds", Help: "How long the attempts of actions took.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}),
+	}
+	for _, result := range []dedupkv.Result{dedupkv.Done, dedupkv.Handed, dedupkv.Dead, dedupkv.Skipped, outcomeLost, outcomeReleased} {
+		m.effects.WithLabelValues(string(result))
+	}
+	for _, state := range []dedupkv.State{dedupkv.Fresh, dedupkv.TakenOver, dedupkv.Settled, dedupkv.Crashed} {
+		m.claims.WithLabelValues(state.String())
+	}
+	for _, state := range []string{claimNone, claimFailed} {
+		m.claims.WithLabelValues(state)
+	}
+	if reg != nil {
+		reg.MustRegister(m.events, m.effects, m.claims, m.alerts, m.repins, m.unforgotten, m.inFlight, m.partitions, m.lanes, m.seconds)
+	}
+	return m
+}

@@ -1,0 +1,337 @@
+package worker
+
+import (
+	"sync"
+	"time"
+
+	"github.com/tributary-dev/tributary/pkg/dedupkv"
+	"github.com/tributary-dev/tributary/pkg/events"
+)
+
+// entry is an event in this worker's hands.
+type entry struct {
+	stream  uint64 // sequence in EVENTS
+	reply   string // where its acknowledgement goes: of its last delivery
+	subject string
+	data    []byte // the envelope; given up when the event is settled, like event
+	address events.Address
+	event   *events.Event // nil where it is undecodable
+	at      events.Sequence
+	line    *line         // nil where the event is undecodable
+	hold    *hold         // under which it was delivered last
+	since   time.Duration // of the worker's clock, when its ack wait began
+	open    int           // effects that are not settled
+	settled bool
+	effects []*effect
+	records []settledRecord
+}
+
+// state of an effect, guarded by its partition's lock.
+type effectState int
+
+const (
+	idle   effectState = iota // to be queued when its event is delivered again
+	queued                    // in its lane, or just given out by the scheduler
+	begun
+	settled
+)
+
+// partition is one that is assigned to this worker: what it holds of it, and what is under way.
+type partition struct {
+	w        *Worker
+	number   int
+	consumer *consumer
+	set      laneSet // guarded by the scheduler's lock
+
+	mu      sync.Mutex
+	hold    *hold             // nil while the partition is not held
+	leaving bool              // nothing begins any more
+	entries map[uint64]*entry // by stream sequence: what is open, and what was settled above its line's watermark
+	lines   map[dedupkv.Line]*line
+	running map[string]struct{} // the keys of effects that are begun
+	bytes   int                 // of events that are not settled
+	low     int                 // the session waits until no more bytes than this are left; -1: it does not
+
+	wake chan struct{} // one place: bytes have gone, or the last effect has ended
+}
+
+func newPartition(w *Worker, number int) *partition {
+	return &partition{
+		w: w, number: number, consumer: newConsumer(w.js, number, w.options.MaxAckPending),
+		entries: make(map[uint64]*entry), lines: make(map[dedupkv.Line]*line), running: make(map[string]struct{}),
+		low: -1, wake: make(chan struct{}, 1),
+	}
+}
+
+func (p *partition) signal() { signal(p.wake) }
+
+// start makes h the hold in force: what was delivered before counts when it is delivered again.
+func (p *partition) start(h *hold) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hold = h
+	for _, l := range p.lines {
+		l.restart()
+	}
+}
+
+// drop gives up what has not begun.
+func (p *partition) drop() {
+	dropped := p.w.scheduler.drop(&p.set)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, x := range dropped {
+		x.state = idle
+	}
+}
+
+// stop ends the hold in force. What is under way goes on.
+func (p *partition) stop() {
+	p.mu.Lock()
+	p.hold = nil
+	p.mu.Unlock()
+	p.drop()
+}
+
+// interrupt makes the partition be held anew, for a reason that comes from outside.
+func (p *partition) interrupt(reason error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.hold != nil && !p.leaving {
+		p.hold.end(reason)
+		p.signal()
+	}
+}
+
+// held tells whether the partition is ours at this moment for sure.
+func (p *partition) held() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.hold != nil && p.hold.sure()
+}
+
+// known finds the event of a delivery, if it came before.
+func (p *partition) known(sequence uint64) (*entry, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e, ok := p.entries[sequence]
+	return e, ok
+}
+
+// lineOf finds the line of an event.
+func (p *partition) lineOf(id dedupkv.Line) *line {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l, ok := p.lines[id]
+	if !ok {
+		l = &line{id: id}
+		p.lines[id] = l
+	}
+	return l
+}
+
+// enter takes in a delivery of e under h, the first or another one: it queues what is still to do, and acknowledges
+// what is settled.
+func (p *partition) enter(h *hold, e *entry, reply string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e.reply = reply
+	e.since = p.w.clock()
+	first := e.hold != h
+	e.hold = h
+	if e.line != nil && e.line.past(e.at) {
+		p.forget(e)
+		p.ack(e)
+		return
+	}
+	if _, there := p.entries[e.stream]; !there {
+		p.entries[e.stream] = e
+		if !e.settled {
+			p.bytes += len(e.data)
+		}
+	}
+	if first && e.line != nil {
+		e.line.append(e)
+	}
+	if e.settled {
+		p.ack(e)
+		p.advance(e)
+		return
+	}
+	var queue []*effect
+	for _, x := range e.effects {
+		if x.state == idle {
+			x.state = queued
+			queue = append(queue, x)
+		}
+	}
+	// Under the lock, so that nothing is queued after a drop.
+	if len(queue) > 0 {
+		p.w.scheduler.add(&p.set, queue...)
+	}
+}
+
+// forget removes an event that nobody waits for.
+func (p *partition) forget(e *entry) {
+	if _, there := p.entries[e.stream]; there {
+		delete(p.entries, e.stream)
+		if !e.settled {
+			p.free(len(e.data))
+		}
+	}
+}
+
+func (p *partition) free(size int) {
+	p.bytes -= size
+	if p.bytes <= p.low {
+		p.low = -1
+		p.signal()
+	}
+}
+
+func (p *partition) ack(e *entry) {
+	// A lost one does no harm: the event comes again after ackWait, and is known.
+	_ = p.consumer.nc.Publish(e.reply, ackOne)
+}
+
+func (p *partition) advance(e *entry) {
+	if e.line == nil {
+		delete(p.entries, e.stream)
+		return
+	}
+	e.line.advance(func(e *entry) { delete(p.entries, e.stream) })
+}
+
+var (
+	ackOne      = []byte("+ACK")
+	ackProgress = []byte("+WPI")
+)
+
+// verdict says whether an effect begins.
+type verdict int
+
+const (
+	begins  verdict = iota
+	dropped         // it is not ours to begin; it comes again, here or elsewhere
+	waits           // another event with the same effect is under way
+)
+
+// begin asks whether an effect that the scheduler gave out begins, and under whose name.
+func (p *partition) begin(x *effect) (dedupkv.Owner, verdict) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := p.hold
+	if h == nil || x.entry.hold != h || p.leaving || !h.sure() {
+		x.state = idle
+		if h != nil && x.entry.hold == h && !p.leaving {
+			h.end(errUnsure) // x is in no lane any more: only another delivery brings it back
+			p.signal()
+		}
+		return dedupkv.Owner{}, dropped
+	}
+	if _, twin := p.running[x.key]; twin {
+		return dedupkv.Owner{}, waits
+	}
+	p.running[x.key] = struct{}{}
+	x.state = begun
+	return dedupkv.Owner{Worker: p.w.options.ID, Pin: h.pin}, begins
+}
+
+// giveUp ends an effect that has begun and is not settled.
+func (p *partition) giveUp(x *effect, state effectState, reason error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	x.state = state
+	p.end(x)
+	if p.hold != nil && reason != nil && !p.leaving {
+		p.hold.end(reason)
+		p.signal()
+	}
+}
+
+// settle notes that an effect is settled, and acknowledges its event if it was the last one.
+func (p *partition) settle(x *effect, result dedupkv.Result) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := x.entry
+	x.state = settled
+	p.end(x)
+	e.records = append(e.records, settledRecord{key: x.key, result: result})
+	if e.open--; e.open == 0 {
+		p.close(e)
+	}
+}
+
+func (p *partition) end(x *effect) {
+	delete(p.running, x.key)
+	if p.leaving && len(p.running) == 0 {
+		p.signal()
+	}
+}
+
+func (p *partition) close(e *entry) {
+	e.settled = true
+	if _, there := p.entries[e.stream]; there {
+		p.free(len(e.data))
+	}
+	e.data, e.event, e.effects = nil, nil, nil
+	p.ack(e)
+	p.advance(e)
+}
+
+// leave lets nothing begin any more.
+func (p *partition) leave() {
+	p.mu.Lock()
+	p.leaving = true
+	p.mu.Unlock()
+	p.drop()
+}
+
+// quiet tells whether no effect is begun.
+func (p *partition) quiet() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.running) == 0
+}
+
+// room gives how many bytes may be pulled, and tells whether nothing is in the way. Where the answer is not enough,
+// the session is woken when half of the bound is free, or, for a crowded one, all of it.
+func (p *partition) room(crowded bool) (bytes int, empty bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	bound := p.w.options.PartitionBytes
+	bytes = bound - p.bytes
+	switch {
+	case crowded && p.bytes > 0:
+		p.low = 0
+	case bytes < bound/4:
+		p.low, bytes = bound/2, 0
+	}
+	return bytes, p.bytes == 0
+}
+
+// extend tells the server of events that are under way for long, and forgets those from before this hold that did not
+// come again: somebody else has acknowledged them.
+func (p *partition) extend(h *hold) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.w.clock()
+	for sequence, e := range p.entries {
+		switch {
+		case e.hold == h && !e.settled && now-e.since > ackWait/3:
+			e.since = now
+			_ = p.consumer.nc.Publish(e.reply, ackProgress)
+		case e.hold != h && sequence < h.last && !e.busy():
+			p.forget(e)
+		}
+	}
+}
+
+func (e *entry) busy() bool {
+	for _, x := range e.effects {
+		if x.state == begun {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,61 @@
+package worker
+
+import (
+	"cmp"
+	"slices"
+)
+
+// Status is a live view of a worker.
+type Status struct {
+	ID         string            `json:"id"`
+	InFlight   int               `json:"in_flight"` // effects that have a slot
+	Lanes      int               `json:"lanes"`
+	Partitions []PartitionStatus `json:"partitions"` // that are assigned, in order
+}
+
+// PartitionStatus is a live view of one partition.
+type PartitionStatus struct {
+	Partition int  `json:"partition"`
+	Held      bool `json:"held"`      // the server has pinned it to this worker
+	Events    int  `json:"events"`    // in hand
+	Bytes     int  `json:"bytes"`     // of those that are not settled
+	InFlight  int  `json:"in_flight"` // effects that are begun
+}
+
+// Status gives a live view. It is safe for concurrent use.
+func (w *Worker) Status() Status {
+	s := Status{ID: w.options.ID, Partitions: []PartitionStatus{}}
+	s.InFlight, s.Lanes = w.scheduler.load()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, a := range w.partitions {
+		if !a.over() {
+			s.Partitions = append(s.Partitions, a.status())
+		}
+	}
+	slices.SortFunc(s.Partitions, func(a, b PartitionStatus) int { return cmp.Compare(a.Partition, b.Partition) })
+	return s
+}
+
+func (p *partition) status() PartitionStatus {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return PartitionStatus{
+		Partition: p.number, Held: p.hold != nil && p.hold.sure(), Events: len(p.entries), Bytes: p.bytes, InFlight: len(p.running),
+	}
+}
+
+// measure sets the gauges.
+func (w *Worker) measure() {
+	_, lanes := w.scheduler.load()
+	w.metrics.lanes.Set(float64(lanes))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	held := 0
+	for _, a := range w.partitions {
+		if a.status().Held {
+			held++
+		}
+	}
+	w.metrics.partitions.Set(float64(held))
+}
