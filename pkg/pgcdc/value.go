@@ -13,11 +13,11 @@ type Type struct {
 	Name string // <schema>.<name>; the name alone for a type of pg_catalog
 
 	kind    kind
-	elem    *Type   // of an array or a vector
-	base    *Type   // of a domain, which is written as it
-	delim   byte    // between an array's elements
+	elem    *Type    // of an array or a vector
+	base    *Type    // of a domain, which is written as it
+	delim   byte     // between an array's elements
 	fields  []member // of a composite, without the dropped ones
-	mutable bool    // DDL can change what the text means
+	mutable bool     // DDL can change what the text means
 }
 
 // member is an attribute of a composite.
