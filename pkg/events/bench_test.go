@@ -39,3 +39,21 @@ func BenchmarkAppendChange(b *testing.B) {
 	}
 	b.SetBytes(int64(len(dst)))
 }
+
+func BenchmarkAppendPublished(b *testing.B) {
+	for name, message := range map[string]events.Published{
+		"plain":      published(nil, `{"invoice":7,"amount":19.90,"paid":true}`),
+		"structured": published(structured, head[:len(head)-1]+`,"data":{"invoice":7,"amount":19.90,"paid":true}}`),
+	} {
+		b.Run(name, func(b *testing.B) {
+			var dst []byte
+			b.ReportAllocs()
+			for b.Loop() {
+				var err error
+				if dst, err = events.AppendPublished(dst[:0], message); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
