@@ -36,7 +36,7 @@ var imports = map[string][]string{
 	"pkg/pgcdc":          {"pkg/events", "pkg/ingest"}, // implements ingest's port
 	"pkg/ingest":         {"pkg/events", "pkg/deadletter"},
 	"pkg/publish":        {"pkg/events"},
-	"pkg/observers":      {"pkg/events", "pkg/retry", "pkg/actions", "pkg/observers/expr"},
+	"pkg/observers":      {"pkg/events", "pkg/retry", "pkg/actions", "pkg/actions/secret", "pkg/observers/expr"},
 	"pkg/observers/expr": {"pkg/events"},
 	"pkg/worker":         {"pkg/events", "pkg/retry", "pkg/actions", "pkg/observers", "pkg/dedupkv", "pkg/jobs", "pkg/deadletter"},
 	"pkg/dedupkv":        {"pkg/events", "internal/natskv"},
