@@ -33,7 +33,6 @@ type Options struct {
 const (
 	defaultConcurrency = 64
 	connectTimeout     = 10 * time.Second
-	keepAliveInterval  = 15 * time.Second
 	maxHeaderBytes     = 64 << 10
 
 	// Common servers close a connection that was idle for 5 seconds. Ours goes first, since a request that meets the
@@ -66,8 +65,9 @@ func NewTransport(o Options) *http.Transport {
 
 // Dialer connects to public addresses, and to those that are allowed besides. It is safe for concurrent use.
 type Dialer struct {
-	guard *ssrf.Guardian
-	allow []netip.Prefix
+	guard    *ssrf.Guardian
+	allow    []netip.Prefix
+	resolver *net.Resolver // nil for the system's
 }
 
 // NewDialer makes a dialer; allow are the networks of actions.allow_private.
@@ -88,8 +88,8 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	}
 	var tried atomic.Bool // an address that is not refused: its fault may pass
 	dialer := net.Dialer{
-		Timeout:   connectTimeout,
-		KeepAlive: keepAliveInterval,
+		Timeout:  connectTimeout,
+		Resolver: d.resolver,
 		ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
 			err := d.judge(host, address)
 			if err == nil {

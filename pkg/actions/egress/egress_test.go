@@ -129,21 +129,26 @@ func TestDialJudgesTheAddressBehindAName(t *testing.T) {
 }
 
 // A host with several addresses is refused for good only where all of them are: the fault of another may pass.
-func TestDialIsNotPermanentWhereAnAddressIsAllowed(t *testing.T) {
-	addresses, err := net.DefaultResolver.LookupNetIP(t.Context(), "ip", "localhost")
-	if err != nil || len(addresses) < 2 {
-		t.Skipf("localhost has the addresses %v here (%v): two are needed", addresses, err)
-	}
+func TestDialIsPermanentOnlyWhereAllAddressesAreRefused(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, port, _ := net.SplitHostPort(listener.Addr().String())
-	_ = listener.Close()
-	allow := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
-	_, err = egress.NewDialer(allow).DialContext(t.Context(), "tcp", "localhost:"+port)
-	if err == nil || retry.IsPermanent(err) {
-		t.Errorf("error is %v, want one that may be tried again", err)
+	_ = listener.Close() // nobody listens there any more
+	for addresses, permanent := range map[string]bool{
+		"127.0.0.1":           false,
+		"127.0.0.2":           true,
+		"127.0.0.2 127.0.0.3": true,
+		"127.0.0.2 127.0.0.1": false,
+		"127.0.0.1 127.0.0.2": false,
+	} {
+		dialer := egress.NewDialer([]netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")})
+		dialer.SetResolver(answering(t, strings.Fields(addresses)...))
+		_, err := dialer.DialContext(t.Context(), "tcp", "carrier.example.:"+port)
+		if err == nil || retry.IsPermanent(err) != permanent {
+			t.Errorf("%s: error is %v, permanent should be %v", addresses, err, permanent)
+		}
 	}
 }
 
