@@ -1,0 +1,362 @@
+package worker_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+
+	"github.com/tributary-dev/tributary/internal/natskv"
+	"github.com/tributary-dev/tributary/internal/natstest"
+	"github.com/tributary-dev/tributary/pkg/actions"
+	"github.com/tributary-dev/tributary/pkg/deadletter"
+	"github.com/tributary-dev/tributary/pkg/dedupkv"
+	"github.com/tributary-dev/tributary/pkg/events"
+	"github.com/tributary-dev/tributary/pkg/jobs"
+	"github.com/tributary-dev/tributary/pkg/observers"
+	"github.com/tributary-dev/tributary/pkg/worker"
+	"github.com/tributary-dev/tributary/streams"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// rig is a NATS server with Tributary's streams, a source that publishes rows, and workers whose actions end in a sink.
+type rig struct {
+	t          testing.TB
+	server     *natstest.Server
+	js         jetstream.JetStream
+	partitions int
+	rules      *observers.Set
+	sink       *sink
+	commit     uint64 // of the last event
+	published  int
+}
+
+func newRig(t testing.TB, partitions int, rules string) *rig {
+	t.Helper()
+	r := &rig{t: t, server: natstest.Start(t), partitions: partitions, sink: &sink{}}
+	r.js = r.server.JetStream(t)
+	if _, err := streams.Apply(t.Context(), r.js, streams.Options{Partitions: partitions}); err != nil {
+		t.Fatal(err)
+	}
+	r.rules = parse(t, rules)
+	return r
+}
+
+func parse(t testing.TB, rules string) *observers.Set {
+	t.Helper()
+	set, err := observers.Parse("observers.yaml", []byte(rules))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
+}
+
+// hook is one observer with one webhook.
+const hook = `
+observers:
+  - name: o
+    actions:
+      - {name: a, type: webhook, url: "http://a.example/"}
+`
+
+// insert publishes an insert of the row with each key.
+func (r *rig) insert(keys ...string) {
+	r.t.Helper()
+	for _, key := range keys {
+		r.commit++
+		subject, data := row(r.commit, key, r.partitions)
+		if _, err := r.js.PublishAsync(subject, data); err != nil {
+			r.t.Fatal(err)
+		}
+		r.published++
+	}
+	select {
+	case <-r.js.PublishAsyncComplete():
+	case <-time.After(patience):
+		r.t.Fatal("events are not stored")
+	}
+}
+
+func row(commit uint64, key string, partitions int) (subject string, data []byte) {
+	entity := events.AppendEntityKey(nil, "public", "orders", []byte(key))
+	at := events.Sequence{Commit: commit, Index: 1}
+	image := fmt.Appendf(nil, `{"id":%q,"n":%d}`, key, commit)
+	data = events.AppendChange(nil, &events.Change{
+		ID: events.AppendChangeID(nil, "shop", 1, events.LSN(commit), 7, 1), Source: "shop", Op: events.OpInsert,
+		Schema: "public", Table: "orders", Time: time.Unix(1700000000, 0), PartitionKey: entity, Sequence: at,
+		Key: fmt.Appendf(nil, `{"id":%q}`, key), After: image, InTransaction: true, XID: 7, Commit: events.LSN(commit), Last: true,
+	})
+	address := events.Address{
+		Partition: events.Partition(entity, partitions), Source: "shop", Schema: "public", Table: "orders", Op: events.OpInsert,
+	}
+	return address.Subject(), data
+}
+
+// keys gives n keys, each of k in turn.
+func keys(n, k int) []string {
+	list := make([]string, n)
+	for i := range list {
+		list[i] = strconv.Itoa(i % k)
+	}
+	return list
+}
+
+// running is a worker under way.
+type running struct {
+	*worker.Worker
+	t      testing.TB
+	conn   *nats.Conn
+	cancel context.CancelFunc
+	ended  chan struct{}
+	err    error // after ended
+}
+
+func (r *rig) start(id string, change ...func(*worker.Parts, *worker.Options)) *running {
+	r.t.Helper()
+	w := &running{t: r.t, conn: r.server.Conn(r.t), ended: make(chan struct{})}
+	js, err := jetstream.New(w.conn)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	dedup, err := dedupkv.New(natskv.Open(js, events.BucketDedup), dedupkv.Options{})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	parts := worker.Parts{
+		Rules: worker.Fixed(r.rules), Dedup: dedup, Jobs: jobs.NewStore(js, jobs.StoreOptions{Log: log}),
+		DeadLetters: deadletter.New(js), Actions: actions.Registry{"webhook": r.sink.of(w)},
+	}
+	options := worker.Options{ID: id, Partitions: r.partitions, Log: log}
+	if testing.Verbose() {
+		options.Log = slog.New(slog.NewTextHandler(r.t.Output(), nil))
+	}
+	for _, f := range change {
+		f(&parts, &options)
+	}
+	if w.Worker, err = worker.New(js, parts, options); err != nil {
+		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(r.t.Context()))
+	w.cancel = cancel
+	go func() {
+		defer close(w.ended)
+		w.err = w.Run(ctx)
+	}()
+	r.t.Cleanup(func() {
+		cancel()
+		<-w.ended
+	})
+	return w
+}
+
+// stop ends the worker in good order.
+func (w *running) stop() {
+	w.t.Helper()
+	w.cancel()
+	<-w.ended
+	if w.err != nil {
+		w.t.Errorf("worker ended with %v", w.err)
+	}
+}
+
+// kill cuts the worker off from the server at once and for good, as kill -9 would.
+func (w *running) kill() { w.conn.Close() }
+
+// held gives how many partitions the worker holds.
+func (w *running) held() int {
+	n := 0
+	for _, p := range w.Status().Partitions {
+		if p.Held {
+			n++
+		}
+	}
+	return n
+}
+
+// call is one attempt that a sink saw.
+type call struct {
+	worker  *running
+	effect  actions.Effect
+	request actions.Request
+	key     string // the partition key of its event
+	at      events.Sequence
+	done    bool // it ended without an error
+}
+
+// sink is the action of every worker of a rig.
+type sink struct {
+	answer func(ctx context.Context, c call) error // nil: success
+
+	mu    sync.Mutex
+	calls []call
+}
+
+type sinkOf struct {
+	sink   *sink
+	worker *running
+}
+
+func (s *sink) of(w *running) actions.Action { return sinkOf{s, w} }
+
+// Do notes the attempt and gives the answer.
+func (s sinkOf) Do(ctx context.Context, effect actions.Effect, request actions.Request) (actions.Outcome, error) {
+	event, err := events.Parse(request.Body)
+	if err != nil {
+		return actions.Outcome{}, err
+	}
+	c := call{worker: s.worker, effect: effect, request: request, key: event.PartitionKey, at: event.Sequence}
+	s.sink.mu.Lock()
+	n := len(s.sink.calls)
+	s.sink.calls = append(s.sink.calls, c)
+	answer := s.sink.answer
+	s.sink.mu.Unlock()
+	if answer != nil {
+		err = answer(ctx, c)
+	}
+	s.sink.mu.Lock()
+	defer s.sink.mu.Unlock()
+	s.sink.calls[n].done = err == nil
+	return actions.Outcome{Status: 200}, err
+}
+
+func (s *sink) seen() []call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.calls)
+}
+
+func (s *sink) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.calls)
+}
+
+func (s *sink) done() int {
+	n := 0
+	for _, c := range s.seen() {
+		if c.done {
+			n++
+		}
+	}
+	return n
+}
+
+// inOrder checks that the first attempts of each lane began in the order of their events.
+func (s *sink) inOrder(t testing.TB) {
+	t.Helper()
+	last := make(map[[3]string]events.Sequence)
+	first := make(map[string]bool)
+	for _, c := range s.seen() {
+		if first[c.effect.Key] {
+			continue
+		}
+		first[c.effect.Key] = true
+		lane := [3]string{c.key, c.effect.Observer, c.effect.Action}
+		if c.at.Compare(last[lane]) <= 0 {
+			t.Errorf("lane %v: %s began after %s", lane, c.at, last[lane])
+		}
+		last[lane] = c.at
+	}
+}
+
+// times gives how often each effect began, by its key.
+func (s *sink) times() map[string]int {
+	times := make(map[string]int)
+	for _, c := range s.seen() {
+		times[c.effect.Key]++
+	}
+	return times
+}
+
+// once checks that n effects began, each once.
+func (s *sink) once(t testing.TB, n int) {
+	t.Helper()
+	times := s.times()
+	if len(times) != n {
+		t.Errorf("%d effects began, want %d", len(times), n)
+	}
+	for key, n := range times {
+		if n != 1 {
+			t.Errorf("effect %s began %d times", key, n)
+		}
+	}
+}
+
+const patience = 30 * time.Second
+
+// eventually waits until the fact holds.
+func eventually(t testing.TB, fact string, holds func() bool) {
+	t.Helper()
+	deadline := time.After(patience)
+	look := time.NewTicker(5 * time.Millisecond)
+	defer look.Stop()
+	for !holds() {
+		select {
+		case <-look.C:
+		case <-deadline:
+			t.Fatalf("never: %s", fact)
+		}
+	}
+}
+
+// settled waits until every event that was published is acknowledged.
+func (r *rig) settled() {
+	r.t.Helper()
+	eventually(r.t, "every event is acknowledged", func() bool {
+		settled := 0
+		for partition := range r.partitions {
+			consumer, err := r.js.Consumer(r.t.Context(), events.StreamEvents, "worker-"+events.PartitionName(partition))
+			if errors.Is(err, jetstream.ErrConsumerNotFound) {
+				return false
+			}
+			if err != nil {
+				return false
+			}
+			info := consumer.CachedInfo()
+			if info.NumPending > 0 || info.NumAckPending > 0 {
+				return false
+			}
+			settled++
+		}
+		return settled == r.partitions
+	})
+}
+
+func (r *rig) deadLetters() []deadletter.Record {
+	r.t.Helper()
+	entries, err := deadletter.List(r.t.Context(), r.js, 0, 1000)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var records []deadletter.Record
+	for _, e := range entries {
+		records = append(records, e.Record)
+	}
+	return records
+}
+
+func (r *rig) job(effect string) *jobs.Record {
+	r.t.Helper()
+	record, err := jobs.NewStore(r.js, jobs.StoreOptions{}).Get(r.t.Context(), effect)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return record
+}
+
+// effectKey is the key of an effect of the event with a commit.
+func effectKey(commit uint64, observer, action string) string {
+	id := events.AppendChangeID(nil, "shop", 1, events.LSN(commit), 7, 1)
+	return events.EffectKey(string(id), observer, action)
+}
