@@ -35,6 +35,7 @@ type Error struct {
 	Offset  int // in bytes, into the text
 	Message string
 	Hint    string // what to do; may be empty
+	Secret  bool   // what stands at the offset may hold a secret, and is not to be shown
 }
 
 func (e *Error) Error() string { return e.Message }

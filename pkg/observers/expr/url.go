@@ -32,6 +32,9 @@ func (e *Env) CompileURL(text string) (*URL, error) {
 		return nil, err
 	}
 	u := &URL{origin: origin}
+	if strings.Contains(origin, "@") {
+		return nil, &Error{Message: "a URL can't hold a user or a password", Hint: "send them in a header, from env:NAME or file:PATH", Secret: true}
+	}
 	if u.endpoint, err = endpointOf(origin); err != nil {
 		return nil, &Error{Message: err.Error(), Hint: urlHint}
 	}
@@ -68,7 +71,7 @@ func (u *URL) Render(in *Input) (string, error) {
 			continue
 		}
 		if rendered := string(dst[start:]); rendered == "" || dots(rendered) {
-			return "", fmt.Errorf("url: a path segment can't be %q", rendered)
+			return "", fmt.Errorf("a path segment can't be %q", rendered)
 		}
 	}
 	if u.query == nil {
@@ -175,8 +178,6 @@ func endpointOf(origin string) (string, error) {
 	switch host := u.Hostname(); {
 	case port == "":
 		return "", fmt.Errorf("a URL begins with http:// or https://, got %q", origin)
-	case u.User != nil:
-		return "", errors.New("a URL can't hold a user or a password: send them in a header, from env:NAME or file:PATH")
 	case !validHost(host):
 		return "", fmt.Errorf("the URL's host %q is not a name or an address", host)
 	case u.Port() != "":
