@@ -113,10 +113,9 @@ func newEnvironment(name string, cfg config.Config, stderr io.Writer) (*environm
 		return nil, err
 	}
 	log = log.With("service", name)
-	env := &environment{
+	return &environment{
 		config: cfg, log: log, metrics: telemetry.NewRegistry(name, Version), ready: telemetry.NewReady(log), owner: owner(name),
-	}
-	return env, env.metrics.Register(env.ready)
+	}, nil
 }
 
 // listen takes the address of the service's own HTTP server.

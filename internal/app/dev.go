@@ -162,7 +162,7 @@ func (d *development) leaveNoSlot(ctx context.Context, s config.Source) error {
 	d.undo = append(d.undo, func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
-		if err := pgcdc.DropSlot(ctx, url, s.Slot, s.Publication); err != nil {
+		if err := pgcdc.Leave(ctx, url, s.Slot, s.Publication); err != nil {
 			d.env.log.Warn("the slot stays; PostgreSQL keeps WAL until it is dropped", "slot", s.Slot, "err", err)
 		}
 	})

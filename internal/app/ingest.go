@@ -7,6 +7,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tributary-dev/tributary/internal/config"
 	"github.com/tributary-dev/tributary/internal/lease"
 	"github.com/tributary-dev/tributary/internal/natskv"
 	"github.com/tributary-dev/tributary/pkg/deadletter"
@@ -58,8 +59,9 @@ func runIngest(ctx context.Context, env *environment) error {
 	}
 	if env.config.Ingest.Inbox {
 		inbox := ingest.NewInbox(road.js, ingest.InboxOptions{
-			Partitions: road.applied.Partitions, MaxEvent: maxEvent(road), Quarantine: deadletter.New(road.js).Write,
-			Log: env.log, Metrics: metrics,
+			Partitions: road.applied.Partitions, MaxEvent: maxEvent(road), Reserved: sourceNames(env.config.Sources),
+			Quarantine: deadletter.New(road.js).Write,
+			Log:        env.log, Metrics: metrics,
 		})
 		group.Go(func() error { return pipeline.Run(ctx, inbox, held("ingest."+inbox.Name())) })
 	}
@@ -68,6 +70,7 @@ func runIngest(ctx context.Context, env *environment) error {
 			return streams.RunJanitor(ctx, road.js, streams.JanitorOptions{Log: env.log})
 		})
 	})
+	env.watchNATS(ctx, group, road, "events are stored")
 	return group.Wait()
 }
 
@@ -101,6 +104,14 @@ func keepOversize(dead *deadletter.Writer, source string) func(ctx context.Conte
 			Error: fmt.Sprintf("the event has %d bytes, more than half of NATS's max_payload", len(envelope)),
 		})
 	}
+}
+
+func sourceNames(sources []config.Source) []string {
+	var names []string
+	for _, s := range sources {
+		names = append(names, s.Name)
+	}
+	return names
 }
 
 // maxEvent is half of what NATS takes as one message: room for headers, and for a job record around it.

@@ -129,6 +129,21 @@ func ParseAddress(subject string) (Address, error) {
 // EventsOfSource filters every event of a source, in all partitions.
 func EventsOfSource(source string) string { return prefixEvents + "*." + EscapeToken(source) + ".>" }
 
+// ChangesOfSource filters the events that a source's own database gave, in several filters: an application may have
+// published under the same name.
+func ChangesOfSource(source string) []string {
+	prefix := prefixEvents + "*." + EscapeToken(source) + "."
+	var filters []string
+	for _, op := range Ops() {
+		if op == OpMessage {
+			filters = append(filters, prefix+EscapeToken("")+".*."+string(op))
+		} else {
+			filters = append(filters, prefix+"*.*."+string(op))
+		}
+	}
+	return filters
+}
+
 // EventsOfPartition filters every event of a partition.
 func EventsOfPartition(partition int) string {
 	return string(append(appendPartition([]byte(prefixEvents), partition), ".>"...))

@@ -154,7 +154,17 @@ func (f *fence) readEnd(ctx context.Context) error {
 	if !f.ofEvents {
 		return nil
 	}
-	msg, err := f.getLast(ctx, events.EventsOfSource(f.source))
+	for _, subject := range events.ChangesOfSource(f.source) {
+		if err := f.readLast(ctx, subject); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readLast heeds the last event under subject.
+func (f *fence) readLast(ctx context.Context, subject string) error {
+	msg, err := f.getLast(ctx, subject)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return nil
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"time"
 
@@ -24,8 +25,9 @@ type Inbox struct {
 
 // InboxOptions says where messages go.
 type InboxOptions struct {
-	Partitions int // of EVENTS
-	MaxEvent   int // bytes of one envelope; larger ones are quarantined
+	Partitions int      // of EVENTS
+	MaxEvent   int      // bytes of one envelope; larger ones are quarantined
+	Reserved   []string // names of databases' sources, under which no application may publish
 	Quarantine func(ctx context.Context, record deadletter.Record) error
 	Log        *slog.Logger
 	Metrics    *Metrics
@@ -141,6 +143,9 @@ func (in *Inbox) add(ctx context.Context, batch *Batch, msg jetstream.Msg, posit
 	}
 	start := len(batch.Buf)
 	publication, err := events.ParsePublication(msg.Subject())
+	if err == nil && slices.Contains(in.opts.Reserved, publication.Source) {
+		err = fmt.Errorf("subject %q: %s is the name of a database's source", msg.Subject(), publication.Source)
+	}
 	if err == nil {
 		batch.Buf, err = events.AppendPublished(batch.Buf, events.Published{
 			Publication: publication, Header: msg.Headers(), Body: msg.Data(), ID: id, Sequence: sequence, Time: meta.Timestamp,

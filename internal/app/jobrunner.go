@@ -1,0 +1,56 @@
+package app
+
+import (
+	"context"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tributary-dev/tributary/internal/lease"
+	"github.com/tributary-dev/tributary/internal/natskv"
+	"github.com/tributary-dev/tributary/pkg/deadletter"
+	"github.com/tributary-dev/tributary/pkg/events"
+	"github.com/tributary-dev/tributary/pkg/jobs"
+)
+
+var jobRunnerService = service{
+	name:    "jobrunner",
+	summary: "runs retries and asynchronous actions",
+	require: []string{"nats"},
+	run:     runJobRunner,
+}
+
+// JobRunner is the program jobrunner.
+func JobRunner(ctx context.Context, p Program) int { return jobRunnerService.main(ctx, p) }
+
+func runJobRunner(ctx context.Context, env *environment) error {
+	road, err := openRoad(ctx, env)
+	if err != nil {
+		return unlessEnded(ctx, err)
+	}
+	defer road.nc.Close()
+	store := jobs.NewStore(road.js, jobs.StoreOptions{Log: env.log, Metrics: jobs.NewMetrics(env.metrics)})
+	concurrency := env.config.Jobs.Concurrency
+	runner, err := jobs.NewRunner(road.js, store, newActions(env, concurrency), deadletter.New(road.js), jobs.Options{
+		Concurrency: concurrency, Keep: env.config.Jobs.Keep, Owner: env.owner, ShutdownTimeout: env.config.ShutdownTimeout,
+	})
+	if err != nil {
+		return err
+	}
+	sweeper := lease.New(natskv.Open(road.js, events.BucketLeases), "sweeper", lease.Options{Owner: env.owner, Log: env.log})
+
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		if err := runner.Run(ctx); err != nil {
+			return fmt.Errorf("run jobs: %w", err)
+		}
+		return nil
+	})
+	group.Go(func() error {
+		return holding(ctx, env.log, sweeper, func(ctx context.Context) error {
+			return jobs.RunSweeper(ctx, store, jobs.SweepOptions{})
+		})
+	})
+	env.watchNATS(ctx, group, road, "jobs run")
+	return group.Wait()
+}

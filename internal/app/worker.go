@@ -1,0 +1,86 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/nats-io/nuid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tributary-dev/tributary/internal/natskv"
+	"github.com/tributary-dev/tributary/pkg/deadletter"
+	"github.com/tributary-dev/tributary/pkg/dedupkv"
+	"github.com/tributary-dev/tributary/pkg/events"
+	"github.com/tributary-dev/tributary/pkg/jobs"
+	"github.com/tributary-dev/tributary/pkg/observers"
+	"github.com/tributary-dev/tributary/pkg/worker"
+)
+
+var workerService = service{
+	name:    "worker",
+	summary: "matches events to observers and carries out their actions",
+	require: []string{"nats"},
+	run:     runWorker,
+}
+
+// Worker is the program worker.
+func Worker(ctx context.Context, p Program) int { return workerService.main(ctx, p) }
+
+func runWorker(ctx context.Context, env *environment) error {
+	rules, err := loadObservers(env)
+	if err != nil {
+		return err
+	}
+	road, err := openRoad(ctx, env)
+	if err != nil {
+		return unlessEnded(ctx, err)
+	}
+	defer road.nc.Close()
+	dedup, err := dedupkv.New(natskv.Open(road.js, events.BucketDedup), dedupkv.Options{Window: env.config.Dedup.Window})
+	if err != nil {
+		return err
+	}
+	concurrency := env.config.Worker.Concurrency
+	w, err := worker.New(road.js, worker.Parts{
+		Rules: worker.Fixed(rules), Dedup: dedup, Jobs: jobs.NewStore(road.js, jobs.StoreOptions{Log: env.log}),
+		DeadLetters: deadletter.New(road.js), Actions: newActions(env, concurrency),
+	}, worker.Options{
+		ID: workerID(), Partitions: road.applied.Partitions, Concurrency: concurrency,
+		OnError: worker.OnError(env.config.Dedup.OnError), ShutdownTimeout: env.config.ShutdownTimeout,
+		Log: env.log, Metrics: worker.NewMetrics(env.metrics),
+	})
+	if err != nil {
+		return err
+	}
+
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		if err := w.Run(ctx); err != nil {
+			return fmt.Errorf("work: %w", err)
+		}
+		return nil
+	})
+	env.watchNATS(ctx, group, road, "events are worked on")
+	return group.Wait()
+}
+
+// loadObservers reads the rules before anything is connected to: what is wrong in them is told at once.
+func loadObservers(env *environment) (*observers.Set, error) {
+	if env.config.Observers == "" {
+		env.log.Warn("no observers are configured: events are acknowledged and nothing is done; name a file in the key observers")
+		return observers.Parse("no observers", []byte("observers: []\n"))
+	}
+	set, err := observers.Load(env.config.Observers)
+	if err != nil {
+		return nil, fmt.Errorf("observers: %w", err)
+	}
+	env.log.Info("observers are loaded", "observers", len(set.Observers()), "generation", set.Generation())
+	return set, nil
+}
+
+// workerID is new at each start: what an earlier process of this host has claimed is another's.
+func workerID() string {
+	id := "worker-" + strings.ToLower(nuid.Next())
+	return id
+}
