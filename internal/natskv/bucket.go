@@ -21,7 +21,8 @@ import (
 // ErrNotFound is the error of a read where the key is absent: never written, deleted or expired.
 var ErrNotFound = errors.New("key not found")
 
-// ErrConflict is the error of a write whose expectation does not hold: somebody else's write was there first.
+// ErrConflict is the error of a write whose expectation does not hold: somebody else's write was there first. Where the
+// answer to a write was lost it may also mean that the write was stored, and was written over before it was looked for.
 var ErrConflict = errors.New("key was changed by another writer")
 
 // Entry is what a key holds.
