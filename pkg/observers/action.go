@@ -33,7 +33,8 @@ type template interface {
 }
 
 // Render makes the request of the action for one event: the same bytes for the same event. It errors where an
-// expression fails for this event, or a value can't stand where it would; no attempt can mend that.
+// expression fails for this event, or a value can't stand where it would; no attempt can mend that. The request shares
+// memory with the action and the view: it is to be read, not changed.
 func (a *Action) Render(v *View) (actions.Request, error) {
 	request, err := a.template.render(v)
 	if err != nil {
