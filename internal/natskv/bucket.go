@@ -33,8 +33,8 @@ type Entry struct {
 
 // Bucket is one KV bucket. It is safe for concurrent use.
 //
-// Every method but PutAsync goes on until it is answered or ctx ends: without a deadline, for as long as NATS is away.
-// Each errs with jetstream.ErrStreamNotFound where the bucket does not exist.
+// Reads and writes of one key, but for PutAsync, go on until they are answered or ctx ends: without a deadline, for as
+// long as NATS is away. They err with jetstream.ErrStreamNotFound where the bucket does not exist.
 type Bucket struct {
 	js     jetstream.JetStream
 	nc     *nats.Conn

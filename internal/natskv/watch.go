@@ -20,7 +20,8 @@ type Change struct {
 var errStop = errors.New("stop")
 
 // Each calls do with every key that is there, in the order of their writes, and ends with do's first error. What is
-// written meanwhile may be missed.
+// written meanwhile may be missed. It errs with jetstream.ErrBucketNotFound where the bucket does not exist, and where NATS
+// is away: it may be called again.
 func (b *Bucket) Each(ctx context.Context, do func(key string, entry Entry) error) error {
 	err := b.watch(ctx, jetstream.AllKeys, func(c *Change) error {
 		switch {
@@ -39,7 +40,8 @@ func (b *Bucket) Each(ctx context.Context, do func(key string, entry Entry) erro
 }
 
 // Watch calls do with what the keys of a pattern hold now, once with nil when that was all, and from then on with what
-// changes. It goes on until do errs, the watch breaks, or ctx ends, and gives that error.
+// changes. It goes on until do errs, the watch breaks, or ctx ends, and gives that error; after a break it may be called
+// again, and begins anew.
 func (b *Bucket) Watch(ctx context.Context, pattern string, do func(*Change) error) error {
 	if err := b.watch(ctx, pattern, do); err != nil {
 		return fmt.Errorf("watch keys %s of bucket %s: %w", pattern, b.name, err)
