@@ -23,8 +23,9 @@ type JanitorOptions struct {
 }
 
 // RunJanitor frees EVENTS of events that every durable consumer has acknowledged, whenever it is above its high water.
-// Positions stay, and so does the last event of each source: together they say how far the source is stored. Where there is no durable consumer nothing is freed: nobody has read yet. It goes on until ctx
-// ends, and gives its cause. One should run at a time; more do no harm.
+// Positions stay, and so does the last event of each source: together they say how far the source is stored.
+// Where there is no durable consumer nothing is freed: nobody has read yet. It goes on until ctx ends, and gives its
+// cause. One should run at a time; more do no harm.
 func RunJanitor(ctx context.Context, js jetstream.JetStream, options JanitorOptions) error {
 	j := janitor{js: js, every: options.Every, highWater: options.HighWater, log: options.Log}
 	if j.every <= 0 {
