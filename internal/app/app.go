@@ -39,6 +39,7 @@ const (
 // environment is what every service is given.
 type environment struct {
 	config  config.Config
+	base    *slog.Logger // without the service's name
 	log     *slog.Logger
 	metrics *prometheus.Registry
 	ready   *telemetry.Ready
@@ -112,10 +113,15 @@ func newEnvironment(name string, cfg config.Config, stderr io.Writer) (*environm
 	if err != nil {
 		return nil, err
 	}
-	log = log.With("service", name)
-	return &environment{
-		config: cfg, log: log, metrics: telemetry.NewRegistry(name, Version), ready: telemetry.NewReady(log), owner: owner(name),
-	}, nil
+	env := &environment{config: cfg, metrics: telemetry.NewRegistry(name, Version), ready: telemetry.NewReady(log)}
+	return env.of(name, log), nil
+}
+
+// of is the environment as the service of this name sees it.
+func (env *environment) of(name string, log *slog.Logger) *environment {
+	its := *env
+	its.base, its.log, its.owner = log, log.With("service", name), owner(name)
+	return &its
 }
 
 // listen takes the address of the service's own HTTP server.

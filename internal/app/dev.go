@@ -121,7 +121,13 @@ func (d *development) findDatabase(ctx context.Context) error {
 				d.env.log.Warn("stop PostgreSQL", "err", err)
 			}
 		})
-		cfg.Sources = []config.Source{devSource(server.URL("postgres"))}
+		source := devSource(server.URL("postgres"))
+		source.Tables = []string{"*.*"}
+		// All that is ever made in this database is to be read, from its first row on.
+		if err := pgcdc.PublishAll(ctx, server.URL("postgres"), source.Publication); err != nil {
+			return err
+		}
+		cfg.Sources = []config.Source{source}
 		d.say("PostgreSQL  %s (its own, %s)", server.URL("postgres"), server.Version())
 		return nil
 	}
@@ -179,10 +185,7 @@ func (d *development) serve(ctx context.Context) error {
 	group.Go(func() error { return server.Run(ctx) })
 	for _, s := range []service{ingestService, workerService, jobRunnerService} {
 		group.Go(func() error {
-			env := *d.env
-			env.log = d.env.log.With("service", s.name)
-			env.owner = owner(s.name)
-			if err := s.run(ctx, &env); err != nil {
+			if err := s.run(ctx, d.env.of(s.name, d.env.base)); err != nil {
 				return fmt.Errorf("%s: %w", s.name, err)
 			}
 			return nil

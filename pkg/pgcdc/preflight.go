@@ -77,8 +77,11 @@ func (r *run) prepare(ctx context.Context, system *system) error {
 	if err != nil {
 		return err
 	}
-	if len(tables) == 0 {
+	if len(tables) == 0 && !r.patterns.open() {
 		return refused("no table of %s matches sources[].tables (%s)", r.connector.place(), r.patterns)
+	}
+	if len(tables) == 0 {
+		r.opts.Log.Warn("no table matches yet", "tables", r.patterns.String())
 	}
 	if err := r.ensurePublication(ctx, tables); err != nil {
 		return err

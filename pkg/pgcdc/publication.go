@@ -45,7 +45,11 @@ func (r *run) ensurePublication(ctx context.Context, tables []table) error {
 		if bad := unidentified(tables); len(bad) > 0 {
 			return refuseUnidentified(bad)
 		}
-		return r.alter(ctx, "CREATE PUBLICATION "+quoteIdent(r.opts.Publication)+" FOR "+tableList(lacking))
+		statement := "CREATE PUBLICATION " + quoteIdent(r.opts.Publication)
+		if len(lacking) > 0 {
+			statement += " FOR " + tableList(lacking)
+		}
+		return r.alter(ctx, statement)
 	}
 	if p.own && !p.all && len(lacking) > 0 {
 		if bad := unidentified(lacking); p.identifies && len(bad) > 0 {
@@ -53,7 +57,7 @@ func (r *run) ensurePublication(ctx context.Context, tables []table) error {
 		}
 		return r.alter(ctx, "ALTER PUBLICATION "+quoteIdent(r.opts.Publication)+" ADD "+tableList(lacking))
 	}
-	if len(lacking) == len(tables) {
+	if len(tables) > 0 && len(lacking) == len(tables) {
 		return refused("publication %s has none of the tables that sources[].tables names (%s): have its owner add them", r.opts.Publication, r.patterns)
 	}
 	if len(lacking) > 0 {

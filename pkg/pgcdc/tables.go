@@ -42,6 +42,11 @@ func (p patterns) match(schema, table string) bool {
 	return false
 }
 
+// open tells whether tables may match that are still to be made.
+func (p patterns) open() bool {
+	return strings.Contains(p.String(), "*")
+}
+
 func (p patterns) String() string {
 	texts := make([]string, len(p))
 	for i, pattern := range p {

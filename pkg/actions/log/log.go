@@ -18,12 +18,21 @@ type Log struct{ logger *slog.Logger }
 // New makes the action.
 func New(logger *slog.Logger) *Log { return &Log{logger: logger} }
 
-// Do writes one line: the rendered body as its message, and the names of the effect beside it.
+// Do writes one line of the level that the request has for a method: the rendered body as its message, and the names of the effect beside it.
 func (l *Log) Do(ctx context.Context, effect actions.Effect, request actions.Request) (actions.Outcome, error) {
-	l.logger.LogAttrs(ctx, slog.LevelInfo, message(request.Body),
+	l.logger.LogAttrs(ctx, level(request.Method), message(request.Body),
 		slog.String("observer", effect.Observer), slog.String("action", effect.Action), slog.String("event", effect.EventID),
 		slog.String("sequence", effect.Sequence))
 	return actions.Outcome{}, nil
+}
+
+// level reads a level as slog writes it; what is none is info.
+func level(method string) slog.Level {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(method)); err != nil {
+		return slog.LevelInfo
+	}
+	return level
 }
 
 // message takes a JSON string for its text, and everything else as it is.

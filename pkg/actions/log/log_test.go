@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"log/slog"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -46,5 +47,20 @@ func TestDoWritesOneLine(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+func TestLevelIsTheRequests(t *testing.T) {
+	var out bytes.Buffer
+	action := log.New(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelInfo})))
+	for _, level := range []string{"DEBUG", "ERROR", ""} {
+		_, err := action.Do(t.Context(), actions.Effect{}, actions.Request{Method: level, Body: []byte(`"said at ` + level + `"`)})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := out.String()
+	if strings.Contains(got, "said at DEBUG") || !strings.Contains(got, `level=ERROR msg="said at ERROR"`) || !strings.Contains(got, `level=INFO msg="said at "`) {
+		t.Errorf("got %s", got)
 	}
 }

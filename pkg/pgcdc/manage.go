@@ -41,3 +41,18 @@ func Leave(ctx context.Context, url, slot, publication string) error {
 	}
 	return nil
 }
+
+// PublishAll makes a publication of all tables, those of the future included, unless one of this name is there. It
+// takes a superuser, and from then on PostgreSQL refuses UPDATE and DELETE on tables without a replica identity.
+func PublishAll(ctx context.Context, url, publication string) error {
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return fmt.Errorf("make publication %s: %w", publication, err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	_, err = conn.Exec(ctx, `CREATE PUBLICATION `+pgx.Identifier{publication}.Sanitize()+` FOR ALL TABLES`)
+	if err != nil && !hasCode(err, codeDuplicateObject) {
+		return fmt.Errorf("make publication %s: %w", publication, err)
+	}
+	return nil
+}
