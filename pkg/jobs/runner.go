@@ -113,6 +113,9 @@ type phases struct {
 // context holds it up. Call it once.
 func (r *Runner) Run(ctx context.Context) error {
 	if _, err := r.consumer(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
 		return err
 	}
 	working, release := context.WithCancelCause(context.WithoutCancel(ctx))
