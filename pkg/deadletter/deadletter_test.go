@@ -15,6 +15,7 @@ import (
 	"github.com/tributary-dev/tributary/internal/natstest"
 	"github.com/tributary-dev/tributary/pkg/actions"
 	"github.com/tributary-dev/tributary/pkg/events"
+	"github.com/tributary-dev/tributary/streams"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -22,16 +23,19 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func setUp(t *testing.T, change ...func(*jetstream.StreamConfig)) (jetstream.JetStream, jetstream.Stream) {
 	t.Helper()
 	js := natstest.Start(t).JetStream(t)
-	config := jetstream.StreamConfig{
-		Name: events.StreamDeadLetters, Subjects: []string{"deadletters.>"}, Duplicates: 24 * time.Hour,
-		Discard: jetstream.DiscardNew,
+	if _, err := streams.Apply(t.Context(), js, streams.Options{}); err != nil {
+		t.Fatal(err)
 	}
-	for _, c := range change {
-		c(&config)
-	}
-	stream, err := js.CreateStream(t.Context(), config)
+	stream, err := js.Stream(t.Context(), events.StreamDeadLetters)
 	if err != nil {
 		t.Fatal(err)
+	}
+	config := stream.CachedInfo().Config
+	for _, c := range change {
+		c(&config)
+		if stream, err = js.UpdateStream(t.Context(), config); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return js, stream
 }

@@ -13,26 +13,74 @@ import (
 // troubled is the pause before a ticket comes again whose record could not be read or written.
 const troubled = 5 * time.Second
 
+// crowded is the least pause of a ticket whose endpoint has no place free, and that can't wait here.
+const crowded = 5 * time.Second
+
 // process brings one ticket to its end: acknowledged, given back, or left to come again.
 func (r *Runner) process(p phases, h *held) {
 	defer r.drop(h)
 	for {
-		if !r.ripen(p.taking, h) {
-			r.nak(h)
-			return
-		}
-		select {
-		case r.slots <- struct{}{}:
-		case <-p.taking.Done():
+		if !r.ripen(p.taking, h) || !r.queue(p.taking, h) {
 			r.nak(h)
 			return
 		}
 		ended := r.handle(p, h)
 		<-r.slots
+		if h.placed {
+			h.placed = false
+			r.shares.leave(h.endpoint)
+		}
 		if ended {
 			return
 		}
 	}
+}
+
+// queue waits for a place of the endpoint, where that is known to be needed, and then for a slot. It says no when ctx
+// ended first, and holds neither then.
+func (r *Runner) queue(ctx context.Context, h *held) bool {
+	if h.endpoint != "" && !h.postpone {
+		if h.postpone = !r.wait(); !h.postpone {
+			h.placed = r.shares.take(ctx, h.endpoint)
+			r.unwait()
+			if !h.placed {
+				return false
+			}
+		}
+	}
+	select {
+	case r.slots <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		if h.placed {
+			h.placed = false
+			r.shares.leave(h.endpoint)
+		}
+		return false
+	}
+}
+
+// place takes a place of the record's endpoint, if there is one.
+func (r *Runner) place(h *held, record *Record) bool {
+	if !h.placed {
+		h.endpoint = record.Request.Endpoint
+		h.placed = r.shares.try(h.endpoint)
+	}
+	return h.placed
+}
+
+// yield lets a ticket wait for its endpoint: here, or where there is no room, on the server.
+func (r *Runner) yield(ctx context.Context, h *held, record *Record) (ended bool) {
+	switch {
+	case !h.postpone:
+	case record.State == Running: // only the ticket that it runs by can take it over
+		r.nakLater(h, crowded)
+	default:
+		later := *record
+		later.Due = time.Now().Add(crowded + time.Duration(r.options.Random()*float64(crowded)))
+		r.reticket(ctx, h, &later, 0)
+	}
+	return h.postpone
 }
 
 // handle does what the ticket means for its record. It says no where that has changed meanwhile: look again.
@@ -71,12 +119,18 @@ func (r *Runner) handle(p phases, h *held) (ended bool) {
 	case exhaust:
 		record.condemn(deadletter.Exhausted, record.lastError(), now)
 	case takeOver:
+		if !r.place(h, record) {
+			return r.yield(p.settling, h, record)
+		}
 		r.log.Warn("job was interrupted", "job", record.ID, "attempt", record.attempt(), "lost", record.Owner)
 		record.interrupt(now)
 		if record.Verdict == nil {
 			record.begin(r.options.Owner, h.sequence, now)
 		}
 	case begin:
+		if !r.place(h, record) {
+			return r.yield(p.settling, h, record)
+		}
 		record.begin(r.options.Owner, h.sequence, now)
 	default:
 		panic("jobs: a step without a case")

@@ -13,6 +13,8 @@ type held struct {
 	delivery
 	due      time.Time
 	postpone bool          // it can't wait here, a schedule takes it
+	endpoint string        // that its job needs; known when the record was read and there was no place
+	placed   bool          // it holds a place of endpoint
 	msg      jetstream.Msg // the latest delivery; guarded by the runner's mu
 }
 

@@ -28,7 +28,7 @@ type performer interface {
 
 // Options are what a Runner may be given. A zero value takes the default.
 type Options struct {
-	Concurrency     int            // jobs that are executed at the same time; 64
+	Concurrency     int            // jobs that are executed at the same time, half of them at one endpoint; 64
 	Keep            time.Duration  // how long the record of a job stays after its end; 24 h
 	Owner           string         // names this runner in records; host, process and a random number
 	Waiting         int            // tickets that wait here for their time; those beyond are scheduled on the server; 1,000
@@ -48,6 +48,7 @@ type Runner struct {
 	log     *slog.Logger
 	metrics *Metrics
 	slots   chan struct{} // full where as many jobs as may are executed
+	shares  *shares       // of the slots, by endpoint
 
 	mu      sync.Mutex
 	held    map[uint64]*held // by sequence in JOBS; guarded by mu, as are the fields below
@@ -84,7 +85,7 @@ func NewRunner(js jetstream.JetStream, store *Store, do performer, dead *deadlet
 	}
 	return &Runner{
 		js: js, store: store, do: do, dead: dead, options: options, log: store.log, metrics: store.metrics,
-		slots: make(chan struct{}, options.Concurrency), held: make(map[uint64]*held), freed: make(chan struct{}, 1),
+		slots: make(chan struct{}, options.Concurrency), shares: newShares(options.Concurrency), held: make(map[uint64]*held), freed: make(chan struct{}, 1),
 	}, nil
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/tributary-dev/tributary/pkg/deadletter"
 	"github.com/tributary-dev/tributary/pkg/events"
 	"github.com/tributary-dev/tributary/pkg/retry"
+	"github.com/tributary-dev/tributary/streams"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -37,20 +38,8 @@ func newWorld(t testing.TB) *world {
 	t.Helper()
 	server := natstest.Start(t)
 	js := server.JetStream(t)
-	for _, config := range []jetstream.StreamConfig{
-		{
-			Name: events.StreamJobs, Subjects: []string{"jobs.>"}, Retention: jetstream.WorkQueuePolicy,
-			AllowMsgSchedules: true, AllowMsgTTL: true, AllowRollup: true,
-		},
-		{Name: events.StreamDeadLetters, Subjects: []string{"deadletters.>"}, Duplicates: 24 * time.Hour},
-		{
-			Name: "KV_jobs", Subjects: []string{"$KV.jobs.>"}, MaxMsgsPerSubject: 1, AllowMsgTTL: true, AllowRollup: true,
-			Discard: jetstream.DiscardNew, DenyDelete: true,
-		},
-	} {
-		if _, err := js.CreateStream(context.Background(), config); err != nil {
-			t.Fatal(err)
-		}
+	if _, err := streams.Apply(context.Background(), js, streams.Options{}); err != nil {
+		t.Fatal(err)
 	}
 	w := &world{server: server, js: js}
 	w.store, w.metrics = w.newStore(js)
