@@ -11,7 +11,7 @@ import (
 
 // publication is ours as it is on the server.
 type publication struct {
-	own        bool // we may alter it
+	own        bool // our role owns it, so it is ours to alter
 	identifies bool // it publishes updates or deletes, for which rows have to be identified
 	viaRoot    bool // partitions' changes come under the name of their root
 	all        bool // FOR ALL TABLES
@@ -21,7 +21,7 @@ type publication struct {
 func (r *run) readPublication(ctx context.Context) (*publication, error) {
 	p := new(publication)
 	err := r.query.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		const question = `SELECT pg_has_role(pubowner, 'USAGE'), pubupdate OR pubdelete, pubviaroot, puballtables FROM pg_publication WHERE pubname = $1`
+		const question = `SELECT pubowner = (SELECT oid FROM pg_roles WHERE rolname = current_user), pubupdate OR pubdelete, pubviaroot, puballtables FROM pg_publication WHERE pubname = $1`
 		return conn.QueryRow(ctx, question, r.opts.Publication).Scan(&p.own, &p.identifies, &p.viaRoot, &p.all)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {

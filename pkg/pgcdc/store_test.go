@@ -249,7 +249,7 @@ func newDatabase(t testing.TB, url string) *database {
 // exec runs statements; several separated by semicolons are one transaction.
 func (d *database) exec(sql string, args ...any) {
 	d.t.Helper()
-	if _, err := d.conn.Exec(d.t.Context(), sql, args...); err != nil {
+	if _, err := d.conn.Exec(context.WithoutCancel(d.t.Context()), sql, args...); err != nil {
 		d.t.Fatalf("%s: %v", sql, err)
 	}
 }
