@@ -128,7 +128,6 @@ type querier struct {
 	open func(context.Context) (*pgx.Conn, error)
 	busy chan struct{} // holds a token while the connection is in use
 	conn *pgx.Conn     // guarded by busy
-	used time.Time     // guarded by busy
 }
 
 func newQuerier(open func(context.Context) (*pgx.Conn, error)) *querier {
@@ -175,8 +174,7 @@ func (q *querier) acquire(ctx context.Context) (*pgx.Conn, error) {
 }
 
 func (q *querier) ensure(ctx context.Context) error {
-	const trusted = time.Second // behind its last use a connection is not asked whether it lives
-	if q.conn != nil && (q.conn.IsClosed() || time.Since(q.used) > trusted && q.conn.Ping(ctx) != nil) {
+	if q.conn != nil && q.conn.Ping(ctx) != nil {
 		closeConn(ctx, q.conn)
 		q.conn = nil
 	}
@@ -188,10 +186,7 @@ func (q *querier) ensure(ctx context.Context) error {
 	return err
 }
 
-func (q *querier) release() {
-	q.used = time.Now()
-	<-q.busy
-}
+func (q *querier) release() { <-q.busy }
 
 func (q *querier) close(ctx context.Context) {
 	if q.conn != nil {
