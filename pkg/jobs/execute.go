@@ -13,9 +13,6 @@ import (
 // troubled is the pause before a ticket comes again whose record could not be read or written.
 const troubled = 5 * time.Second
 
-// crowded is the least pause of a ticket whose endpoint has no place free, and that can't wait here.
-const crowded = 5 * time.Second
-
 // process brings one ticket to its end: acknowledged, given back, or left to come again.
 func (r *Runner) process(p phases, h *held) {
 	defer r.drop(h)
@@ -74,10 +71,11 @@ func (r *Runner) yield(ctx context.Context, h *held, record *Record) (ended bool
 	switch {
 	case !h.postpone:
 	case record.State == Running: // only the ticket that it runs by can take it over
-		r.nakLater(h, crowded)
+		r.nakLater(h, r.options.crowded)
 	default:
 		later := *record
-		later.Due = time.Now().Add(crowded + time.Duration(r.options.Random()*float64(crowded)))
+		pause := r.options.crowded
+		later.Due = time.Now().Add(pause + time.Duration(r.options.Random()*float64(pause)))
 		r.reticket(ctx, h, &later, 0)
 	}
 	return h.postpone

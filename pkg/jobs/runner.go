@@ -36,6 +36,8 @@ type Options struct {
 	AckWait         time.Duration  // without a sign of life a ticket goes to another runner; 10 s
 	ShutdownTimeout time.Duration  // that Run takes at most to end; what is running then is released before; 10 s
 	Random          func() float64 // for jitter, in [0, 1); math/rand
+
+	crowded time.Duration // the least pause of a ticket whose endpoint has no place free, and that can't wait here
 }
 
 // Runner executes jobs: all that hold the same Store share its tickets.
@@ -76,6 +78,7 @@ func NewRunner(js jetstream.JetStream, store *Store, do performer, dead *deadlet
 	options.MaxAckPending = cmp.Or(options.MaxAckPending, 10_000)
 	options.AckWait = cmp.Or(options.AckWait, DefaultAckWait)
 	options.ShutdownTimeout = cmp.Or(options.ShutdownTimeout, 10*time.Second)
+	options.crowded = cmp.Or(options.crowded, 5*time.Second)
 	if options.Owner == "" {
 		host, _ := os.Hostname() // a name without it is a name too
 		options.Owner = fmt.Sprintf("%s-%d-%08x", host, os.Getpid(), rand.Uint32())

@@ -18,7 +18,7 @@ func TestAHungEndpointLeavesSlotsToOthers(t *testing.T) {
 				}
 				return nil
 			})
-			w.start(t, a.registry(), func(o *Options) { o.Concurrency, o.Waiting = 4, waiting })
+			w.start(t, a.registry(), func(o *Options) { o.Concurrency, o.Waiting, o.crowded = 4, waiting, 100*time.Millisecond })
 			at := func(endpoint string) func(*New) {
 				return func(n *New) { n.Request.Endpoint = endpoint }
 			}
