@@ -30,7 +30,7 @@ chaos: ## random kills; CHAOS_KILLS=n how many, CHAOS_SEED=n to repeat a run
 	$(GO) test -count=1 -timeout 60m -v ./test/chaos/...
 
 bench: ## rates and latencies, printed
-	$(GO) run ./test/bench
+	$(GO) test -v -tags bench -count=1 -timeout 30m ./test/bench | grep -v '^ *\(===\|---\|PASS$$\)'
 
 lint: ## gofmt, go vet, staticcheck
 	@unformatted="$$(gofmt -l .)"; if [ -n "$$unformatted" ]; then echo "not formatted (make fmt does it):"; echo "$$unformatted"; exit 1; fi

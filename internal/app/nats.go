@@ -52,7 +52,7 @@ func connect(ctx context.Context, env *environment, options ...nats.Option) (*na
 		nats.PingInterval(5 * time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			if ctx.Err() == nil {
+			if err != nil { // nil where we closed it
 				log.Warn("NATS is away", "err", err)
 			}
 		}),

@@ -221,7 +221,7 @@ func TestWrongFlagsAreUsageErrors(t *testing.T) {
 		args []string
 		want string
 	}{
-		"misspelled":       {[]string{"--worker.concurency", "8"}, "worker: --worker.concurency is no flag; did you mean --worker.concurrency?"},
+		"misspelled":       {[]string{"--worker.concurency", "8"}, "--worker.concurency is no flag; did you mean --worker.concurrency?"},
 		"unknown":          {[]string{"--colour=blue"}, "--colour is no flag"},
 		"short":            {[]string{"-v"}, "-v is no flag"},
 		"without a value":  {[]string{"--config"}, "--config needs a value"},

@@ -82,7 +82,7 @@ func foreign(r Request, name string, known map[string]Key) error {
 }
 
 func usage(r Request, format string, args ...any) error {
-	return &UsageError{Message: r.Service + ": " + fmt.Sprintf(format, args...)}
+	return &UsageError{Message: fmt.Sprintf(format, args...)}
 }
 
 // apply overrides c. A value that a flag can't have is wrong use.

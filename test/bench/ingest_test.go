@@ -18,7 +18,7 @@ import (
 // table has rows of about 200 B.
 const table = `CREATE TABLE orders (id bigint PRIMARY KEY, customer bigint, status text, total numeric(10,2), note text, at timestamptz)`
 
-const row = `i, i % 1000, 'shipped', (i % 10000) / 100.0, repeat('x', 130), now()`
+const row = `i, i %% 1000, 'shipped', (i %% 10000) / 100.0, repeat('x', 130), now()`
 
 func TestSlotToStream(t *testing.T) {
 	cases := []struct {
@@ -56,7 +56,8 @@ func TestSlotToStream(t *testing.T) {
 
 func TestCommitToStored(t *testing.T) {
 	for _, perSecond := range []int{500, 2000} {
-		s := harness.New(t, harness.Options{Schema: table})
+		// A commit that is not flushed at once is not sent at once either.
+		s := harness.New(t, harness.Options{Schema: table, Settings: map[string]string{"synchronous_commit": "on"}})
 		s.Start("ingest")
 		s.WaitForLeader()
 		n := 10 * perSecond

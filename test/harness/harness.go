@@ -57,6 +57,7 @@ type System struct {
 	NATSPort int
 
 	config    string
+	env       map[string]string
 	mu        sync.Mutex
 	processes map[string]*Process
 	js        jetstream.JetStream
@@ -112,18 +113,33 @@ func (s *System) Exec(sql string, args ...any) {
 	}
 }
 
+// Setenv sets a variable of the services that are started from now on.
+func (s *System) Setenv(name, value string) {
+	if s.env == nil {
+		s.env = map[string]string{}
+	}
+	s.env[name] = value
+}
+
+// StartWith starts a service with further arguments, and does not mind if it ends at once.
+func (s *System) StartWith(name string, args ...string) *Process {
+	s.t.Helper()
+	p := s.spawn(name, args...)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.processes[name] = p
+	return p
+}
+
 // Start starts services by name: nats, ingest, worker, jobrunner; ingest-2 is a second ingest.
 func (s *System) Start(names ...string) {
 	s.t.Helper()
 	for _, name := range names {
-		p := s.spawn(name)
-		s.mu.Lock()
-		s.processes[name] = p
-		s.mu.Unlock()
+		s.StartWith(name)
 	}
 }
 
-func (s *System) spawn(name string) *Process {
+func (s *System) spawn(name string, args ...string) *Process {
 	s.t.Helper()
 	kind, _, _ := strings.Cut(name, "-")
 	if kind == "nats" {
@@ -131,7 +147,10 @@ func (s *System) spawn(name string) *Process {
 		return start(s.t, s.Dir, name, natsServer(s.t), nil, "-a", "127.0.0.1", "-p", fmt.Sprint(s.NATSPort), "-js", "-sd", store)
 	}
 	env := []string{"SHOP_URL=" + s.Postgres.URL("postgres"), "TRIBUTARY_STATE_DIR=" + filepath.Join(s.Dir, "state", name)}
-	return start(s.t, s.Dir, name, Binary(s.t, kind), env, "--config", s.config)
+	for name, value := range s.env {
+		env = append(env, name+"="+value)
+	}
+	return start(s.t, s.Dir, name, Binary(s.t, kind), env, append([]string{"--config", s.config}, args...)...)
 }
 
 // Process gives a service that was started.

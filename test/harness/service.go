@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/tributary-dev/tributary/pkg/deadletter"
 	"github.com/tributary-dev/tributary/pkg/events"
 )
 
@@ -91,6 +92,20 @@ func (s *System) position() (string, bool) {
 
 // CountDeadLetters is how many dead letters there are.
 func (s *System) CountDeadLetters() int { return int(s.streamState(events.StreamDeadLetters).Msgs) }
+
+// DeadLetters reads all dead letters.
+func (s *System) DeadLetters() []deadletter.Record {
+	s.t.Helper()
+	entries, err := deadletter.List(context.Background(), s.shared(), 0, 1000)
+	if err != nil {
+		s.t.Fatalf("read the dead letters: %v", err)
+	}
+	var records []deadletter.Record
+	for _, e := range entries {
+		records = append(records, e.Record)
+	}
+	return records
+}
 
 func (s *System) streamState(name string) jetstream.StreamState {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
