@@ -84,12 +84,14 @@ func (r *run) snapshotTables(ctx context.Context, conn *pgx.Conn) ([]*snapshotTa
 	return tables, nil
 }
 
-// columnsSQL lists columns as the stream has them: without generated ones, unless the publication lists them.
+// columnsSQL lists columns as the stream has them: without generated ones, which no version before 18 sends, and which a
+// later one lists if it does.
 const columnsSQL = `
 SELECT a.attname::text, a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod)
   FROM pg_catalog.pg_attribute a
  WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
-   AND CASE WHEN $2::text[] IS NULL THEN a.attgenerated = '' ELSE a.attname = ANY ($2::text[]) END
+   AND ($2::text[] IS NULL OR a.attname = ANY ($2::text[]))
+   AND (a.attgenerated = '' OR current_setting('server_version_num')::int >= 180000 AND $2::text[] IS NOT NULL)
  ORDER BY a.attnum`
 
 // describeTable makes the relation that the stream would describe.

@@ -83,7 +83,7 @@ func (s *status) run(ctx context.Context) error {
 }
 
 func (s *status) send(now time.Time, reply bool) error {
-	const messages, size = 2, 40
+	const messages, size = 2, 39
 	written := events.LSN(s.received.Load())
 	out := make([]byte, 0, messages*size)
 	confirm := s.confirmable()
