@@ -49,7 +49,7 @@ func newConnector(source, connString string) (*connector, error) {
 	}
 	params := config.RuntimeParams
 	maps.Copy(params, SessionSettings())
-	params["application_name"] = "tributary/" + source
+	params["application_name"] = applicationName(source)
 	// A snapshot may take hours, and a slot waits for every transaction that is open when it is made.
 	for _, name := range []string{"statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"} {
 		params[name] = "0"
@@ -116,6 +116,9 @@ func (s *Source) explainConnect(err error) error {
 		return fmt.Errorf("connect to %s: %w", s.connector.place(), err)
 	}
 }
+
+// applicationName is how the server lists our connections.
+func applicationName(source string) string { return "tributary/" + source }
 
 func hasCode(err error, code string) bool {
 	var answer *pgconn.PgError

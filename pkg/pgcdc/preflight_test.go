@@ -1,11 +1,16 @@
 package pgcdc
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net/url"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/tributary-dev/tributary/internal/pgtest"
 	"github.com/tributary-dev/tributary/pkg/events"
@@ -166,22 +171,60 @@ func TestGoingOnIsRefused(t *testing.T) {
 	}
 }
 
-func TestASlotThatIsTakenIsTriedAgain(t *testing.T) {
+func TestASlotThatAnotherReadsIsTriedAgain(t *testing.T) {
 	db := newDatabase(t, pgtest.Database(t))
 	db.exec(`CREATE TABLE a (id int PRIMARY KEY)`)
 	s := newStore(t)
 	first := s.start(db.source(), 0)
 	first.streaming()
-	waitFor(t, "the first reader", func() bool {
-		return db.value(`SELECT max(active_pid)::text FROM pg_replication_slots WHERE database = current_database()`) != ""
-	})
-	pid := db.value(`SELECT max(active_pid)::text FROM pg_replication_slots WHERE database = current_database()`)
+	if err := first.stop(); err != nil {
+		t.Fatal(err)
+	}
+	pid := readSlot(t, db, "tributary_shop", "tributary_shop")
 	second := newStore(t)
 	second.state = s.where()
 	err := second.start(db.source(), 0).wait()
 	if err == nil || errors.Is(err, ingest.ErrRefused) || !strings.Contains(err.Error(), "process "+pid) {
 		t.Errorf("got %v, want an error that is tried again and names process %s", err, pid)
 	}
+}
+
+func TestTheEarlierLeadersReadingIsEnded(t *testing.T) {
+	db := newDatabase(t, pgtest.Database(t))
+	db.exec(`CREATE TABLE a (id int PRIMARY KEY)`)
+	s := newStore(t)
+	first := s.start(db.source(), 0)
+	first.streaming()
+	second := newStore(t)
+	second.state = s.where()
+	second.start(db.source(), 0).streaming()
+	if err := first.wait(); err == nil || errors.Is(err, ingest.ErrRefused) {
+		t.Errorf("the earlier one ended with %v, want an error that is tried again", err)
+	}
+}
+
+// readSlot reads a slot as a stranger until the test ends, and gives the server's process.
+func readSlot(t *testing.T, db *database, slot, publication string) (pid string) {
+	t.Helper()
+	config, err := pgconn.ParseConfig(db.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.RuntimeParams["replication"] = "database"
+	conn, err := pgconn.ConnectConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	conn.Frontend().Send(&pgproto3.Query{String: fmt.Sprintf(`START_REPLICATION SLOT %s LOGICAL 0/0 (proto_version '1', publication_names '%s')`, slot, publication)})
+	if err := conn.Frontend().Flush(); err != nil {
+		t.Fatal(err)
+	}
+	pid = fmt.Sprint(conn.PID())
+	waitFor(t, "the stranger to read", func() bool {
+		return db.value(`SELECT max(active_pid)::text FROM pg_replication_slots WHERE database = current_database()`) == pid
+	})
+	return pid
 }
 
 func TestASetUpThatWasCutOffIsDoneAgain(t *testing.T) {

@@ -163,6 +163,25 @@ func (r *run) readSlot(ctx context.Context) (*slotState, error) {
 	return s, nil
 }
 
+// endPredecessor ends the walsender of an earlier leader, which may be frozen, or dead and not noticed yet: whoever reads
+// has taken over in EVENTS before, so nothing that the earlier one would still read can be stored. A reader of another
+// name is left alone.
+func (r *run) endPredecessor(ctx context.Context, pid int32) error {
+	var ended bool
+	err := r.query.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		const end = `SELECT coalesce(bool_or(pg_terminate_backend(pid, 3000)), false) FROM pg_stat_replication WHERE pid = $1 AND application_name = $2`
+		return conn.QueryRow(ctx, end, pid, applicationName(r.opts.Name)).Scan(&ended)
+	})
+	if err != nil {
+		return fmt.Errorf("end the earlier reader of slot %s: %w", r.opts.Slot, err)
+	}
+	if !ended {
+		return fmt.Errorf("slot %s is in use by process %d of the server: another reader has it, or one that died is not noticed yet", r.opts.Slot, pid)
+	}
+	r.opts.Log.Info("ended the earlier leader's reading", "slot", r.opts.Slot, "process", pid)
+	return nil
+}
+
 // checkSlot refuses a slot that is not there, or that does not have what comes next.
 func (r *run) checkSlot(ctx context.Context) error {
 	slot := r.opts.Slot
@@ -182,7 +201,9 @@ func (r *run) checkSlot(ctx context.Context) error {
 		return refused("slot %s is lost: the server removed what comes after %s (max_slot_wal_keep_size); to start over with a new slot and snapshot: %s",
 			slot, r.state.Through, r.resetCommand())
 	case s.pid != nil:
-		return fmt.Errorf("slot %s is in use by process %d of the server: another reader has it, or one that died is not noticed yet", slot, *s.pid)
+		if err := r.endPredecessor(ctx, *s.pid); err != nil {
+			return err
+		}
 	}
 	confirmed, err := events.ParseLSN(text(s.confirmed))
 	if err != nil {
