@@ -148,10 +148,9 @@ func (m *members) hear(msg *nats.Msg) {
 func (m *members) live() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for id, at := range m.heard {
-		if m.renewed-at > memberTTL {
-			delete(m.heard, id)
-		}
+	now := m.clock()
+	if now-m.renewed < memberTTL/2 { // else it may be us who hear nothing
+		maps.DeleteFunc(m.heard, func(_ string, at time.Duration) bool { return now-at > memberTTL })
 	}
 	live := slices.Collect(maps.Keys(m.heard))
 	if !m.leaving {

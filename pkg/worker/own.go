@@ -13,6 +13,7 @@ import (
 const (
 	firstPause = 20 * time.Millisecond
 	mostPause  = time.Second
+	lookAgain  = 500 * time.Millisecond
 )
 
 // run holds the partition, again and again, until ctx ends; then it lets go of it in good order: what is under way
@@ -119,7 +120,7 @@ func (p *partition) acquire(ctx context.Context) (pin string, err error) {
 		case err != nil:
 			return "", err
 		case pinned: // by the last owner, who may be dead: look again soon
-			expires = time.Second
+			expires = lookAgain
 		case pending:
 			// What the last owner had is not delivered for as long as its ack wait lasts, and without a delivery
 			// nobody is pinned.

@@ -173,17 +173,6 @@ func (w *running) stop() {
 // kill cuts the worker off from the server at once and for good, as kill -9 would.
 func (w *running) kill() { w.conn.Close() }
 
-// held gives how many partitions the worker holds.
-func (w *running) held() int {
-	n := 0
-	for _, p := range w.Status().Partitions {
-		if p.Held {
-			n++
-		}
-	}
-	return n
-}
-
 // call is one attempt that a sink saw.
 type call struct {
 	worker  *running
