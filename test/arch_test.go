@@ -40,8 +40,8 @@ var imports = map[string][]string{
 	"pkg/observers/expr": {"pkg/events"},
 	"pkg/worker":         {"pkg/events", "pkg/retry", "pkg/actions", "pkg/observers", "pkg/dedupkv", "pkg/jobs", "pkg/deadletter"},
 	"pkg/dedupkv":        {"pkg/events", "internal/natskv"},
-	"pkg/jobs":           {"pkg/events", "pkg/retry", "pkg/actions", "pkg/deadletter", "internal/natskv"},
-	"pkg/deadletter":     {"pkg/events", "pkg/actions"},
+	"pkg/jobs":           {"pkg/events", "pkg/retry", "pkg/actions", "pkg/deadletter", "internal/natskv", "internal/natsread"},
+	"pkg/deadletter":     {"pkg/events", "pkg/actions", "pkg/retry", "internal/natsread"},
 
 	// The actions: each is an adapter, and none imports another.
 	"pkg/actions/egress":  {"pkg/retry"},
@@ -56,6 +56,7 @@ var imports = map[string][]string{
 	"internal/dev/natsserver": {},
 	"internal/lease":          {"internal/natskv"},
 	"internal/natskv":         {},
+	"internal/natsread":       {},
 	"internal/postgres":       {},
 	"internal/telemetry":      {},
 
