@@ -8,6 +8,7 @@ import (
 
 	"github.com/tributary-dev/tributary/pkg/actions"
 	"github.com/tributary-dev/tributary/pkg/deadletter"
+	"github.com/tributary-dev/tributary/pkg/events"
 	"github.com/tributary-dev/tributary/pkg/retry"
 )
 
@@ -74,6 +75,29 @@ func TestTheResultOfALostRunnerIsDropped(t *testing.T) {
 		t.Errorf("a job that is done has %d dead letters", n)
 	}
 	w.awaitEmpty(t) // its ticket comes again, and is stale
+}
+
+func TestALostRunnerLeavesTheTicketToItsHeir(t *testing.T) {
+	w := newWorld(t)
+	goOn := make(chan struct{})
+	r := w.start(t, newAction(func(_ context.Context, nth int) error {
+		if nth == 1 {
+			<-goOn
+		}
+		return nil
+	}).registry())
+	j := job(1)
+	w.enqueue(t, j)
+	await(t, "the job to begin", func() bool { return count(r.metrics.running) == 1 })
+	w.write(t, j, func(r *Record) { // another runner took it over by the same ticket, and will die
+		ticket := r.Ticket
+		r.interrupt(time.Now())
+		r.begin("heir", ticket, time.Now())
+	})
+	close(goOn)
+	if record := w.await(t, j, in(Done)); record.Interrupted != 2 {
+		t.Errorf("%d interruptions", record.Interrupted)
+	}
 }
 
 func TestAJobThatKillsItsRunnersDies(t *testing.T) {
@@ -161,6 +185,13 @@ func TestAJobThatTakesLongerThanAckWaitIsExecutedOnce(t *testing.T) {
 	if record := w.await(t, j, in(Done)); record.Interrupted != 0 || len(slow.begun(j.Effect.Key)) != 1 {
 		t.Errorf("%d runs, %d interrupted", len(slow.begun(j.Effect.Key)), record.Interrupted)
 	}
+	consumer, err := w.js.Consumer(t.Context(), events.StreamJobs, ConsumerName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := consumer.CachedInfo().Delivered.Consumer; n != 1 {
+		t.Errorf("its ticket was delivered %d times", n)
+	}
 }
 
 func TestJobsSurviveARestartOfTheServer(t *testing.T) {
@@ -211,9 +242,9 @@ func TestADeathThatWasCutOffIsCarriedOut(t *testing.T) {
 			})
 			a := newAction(succeed)
 			w.start(t, a.registry())
-			w.await(t, j, in(Dead))
-			if n := len(a.begun(j.Effect.Key)); n != 0 {
-				t.Errorf("it was executed %d times after it had ended", n)
+			record := w.await(t, j, in(Dead))
+			if n := len(a.begun(j.Effect.Key)); n != 0 || record.Executions != 1 || record.Interrupted != 0 {
+				t.Errorf("it was executed %d times after it had ended: %+v", n, record)
 			}
 			if letters := w.letters(t); len(letters) != 1 || letters[0].Record.Reason != deadletter.Permanent {
 				t.Errorf("%d dead letters", len(letters))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -89,11 +90,16 @@ func TestDelaysBelowASecondAreHonoured(t *testing.T) {
 	w.enqueue(t, j)
 	w.await(t, j, in(Done))
 	begun := a.begun(j.Effect.Key)
+	least := time.Hour // the others may suffer from a busy machine
 	for i := 1; i < len(begun); i++ {
-		// The server's schedules would be a quarter of a second late.
-		if pause := begun[i].Sub(begun[i-1]); pause < 100*time.Millisecond || pause > 225*time.Millisecond {
+		pause := begun[i].Sub(begun[i-1])
+		if pause < 100*time.Millisecond {
 			t.Errorf("pause %d was %s", i, pause)
 		}
+		least = min(least, pause)
+	}
+	if least > 225*time.Millisecond { // the server's schedules would take 250 ms or more
+		t.Errorf("the shortest pause was %s", least)
 	}
 }
 
@@ -101,15 +107,27 @@ func TestWhatIsDueLaterIsScheduledAndNotEarly(t *testing.T) {
 	w := newWorld(t)
 	a := newAction(succeed)
 	w.start(t, a.registry())
-	due := time.Now().Add(1400 * time.Millisecond)
-	j := job(1, func(n *New) { n.NotBefore = due })
-	w.enqueue(t, j)
-	if record := w.await(t, j, func(*Record) bool { return true }); record.State != Scheduled {
+	var all []New
+	for i := range 9 {
+		due := time.Now().Add(1400*time.Millisecond + time.Duration(i)*30*time.Millisecond)
+		all = append(all, job(i, func(n *New) { n.NotBefore = due }))
+	}
+	w.enqueue(t, all...)
+	if record := w.await(t, all[0], func(*Record) bool { return true }); record.State != Scheduled {
 		t.Errorf("state %s", record.State)
 	}
-	w.await(t, j, in(Done))
-	if begun := a.begun(j.Effect.Key); len(begun) != 1 || begun[0].Before(due) {
-		t.Errorf("begun %v, due %v", begun, due)
+	var late []time.Duration
+	for _, j := range all {
+		w.await(t, j, in(Done))
+		begun := a.begun(j.Effect.Key)
+		if len(begun) != 1 || begun[0].Before(j.NotBefore) {
+			t.Errorf("begun %v, due %v", begun, j.NotBefore)
+		}
+		late = append(late, begun[0].Sub(j.NotBefore))
+	}
+	slices.Sort(late)
+	if median := late[len(late)/2]; median > 80*time.Millisecond { // schedules alone are late by more
+		t.Errorf("late by %s", late)
 	}
 	w.awaitEmpty(t)
 }

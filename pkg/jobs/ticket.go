@@ -22,9 +22,11 @@ const (
 	readyPrefix = "jobs.ready."
 	atPrefix    = "jobs.at."
 
-	// What is due within this time is published at once, and waits in a runner, to the millisecond; what is due later is
-	// left to a schedule of the server, which may fire a good quarter of a second late.
+	// What is due within this time is published at once, and waits in a runner, to the millisecond. What is due later is
+	// left to a schedule of the server, which may fire a good quarter of a second late, and so is set to fire earlier: a
+	// runner waits for the rest.
 	near = time.Second
+	lead = 300 * time.Millisecond
 
 	headerSchedule = "Nats-Schedule"
 	headerTarget   = "Nats-Schedule-Target"
@@ -67,8 +69,12 @@ func (r *Record) message(now time.Time, within time.Duration) (*nats.Msg, error)
 	if r.Due.Sub(now) <= within {
 		return &nats.Msg{Subject: ready, Data: body}, nil
 	}
+	at := r.Due
+	if at.Sub(now) > near {
+		at = at.Add(-lead)
+	}
 	return &nats.Msg{Subject: atPrefix + t.Key, Data: body, Header: nats.Header{
-		headerSchedule: {"@at " + r.Due.UTC().Format(time.RFC3339Nano)},
+		headerSchedule: {"@at " + at.UTC().Format(time.RFC3339Nano)},
 		headerTarget:   {ready},
 	}}, nil
 }
