@@ -2,7 +2,7 @@
 //
 // It promises that a record is self-contained (what it takes to look into it or to do it again, weeks later, is in it),
 // that writing the same record twice within the duplicate window of DEADLETTERS stores it once, and that no record is
-// too large. It relies on stream DEADLETTERS. It neither retries nor removes.
+// too large. It relies on stream DEADLETTERS. It removes what it is told to, and retries nothing: that is the work of jobs.
 package deadletter
 
 import (
@@ -17,6 +17,7 @@ import (
 
 	"github.com/tributary-dev/tributary/pkg/actions"
 	"github.com/tributary-dev/tributary/pkg/events"
+	"github.com/tributary-dev/tributary/pkg/retry"
 )
 
 // Reason says why something was given up. It is a token of the record's subject.
@@ -42,7 +43,8 @@ func Reasons() []Reason {
 
 // Attempt is one execution, as records of jobs and dead letters keep it.
 type Attempt struct {
-	Number      int       `json:"number"` // from 1
+	Round       int       `json:"round,omitempty"` // how often its effect had been retried after it had died
+	Number      int       `json:"number"`          // from 1, in its round
 	Started     time.Time `json:"started,omitzero"`
 	Ended       time.Time `json:"ended,omitzero"`
 	Status      int       `json:"status,omitempty"`      // of HTTP or SMTP
@@ -71,12 +73,18 @@ type Record struct {
 	Header     nats.Header      `json:"header,omitempty"`  // that the input came with
 	Subject    string           `json:"subject,omitempty"` // that the event or the input came under
 	Round      int              `json:"round,omitempty"`   // how often it was retried after it had died
+
+	// What a retry goes by, as the observer had it.
+	Policy    *retry.Policy `json:"policy,omitempty"`
+	OnFailure string        `json:"on_failure,omitempty"`
+	Queue     string        `json:"queue,omitempty"`
 }
 
 const (
 	version       = 1
 	subjectPrefix = "deadletters."
 	noToken       = "_"
+	roundMark     = "#" // between the ID and the round of a message's id
 )
 
 // ErrInvalid marks a record that can't be written, however often it is tried.
@@ -99,7 +107,7 @@ func (r *Record) fill(now time.Time) error {
 	return nil
 }
 
-func (r *Record) messageID() string { return r.ID + "#" + strconv.Itoa(r.Round) }
+func (r *Record) messageID() string { return r.ID + roundMark + strconv.Itoa(r.Round) }
 
 func (r *Record) subject() string {
 	return subjectPrefix + string(r.Reason) + "." + token(r.Observer) + "." + token(r.Action)

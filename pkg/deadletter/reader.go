@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-
-	"github.com/tributary-dev/tributary/pkg/events"
 )
 
 // Entry is a record as it is stored.
@@ -29,9 +27,9 @@ var ErrNotFound = errors.New("dead letter not found")
 
 // Get reads the record at a sequence of DEADLETTERS. It errors with ErrNotFound where none begins there.
 func Get(ctx context.Context, js jetstream.JetStream, sequence uint64) (Entry, error) {
-	stream, err := js.Stream(ctx, events.StreamDeadLetters)
+	stream, err := open(ctx, js)
 	if err != nil {
-		return Entry{}, fmt.Errorf("open %s: %w", events.StreamDeadLetters, err)
+		return Entry{}, err
 	}
 	msg, err := stream.GetMsg(ctx, sequence)
 	switch {
@@ -42,15 +40,15 @@ func Get(ctx context.Context, js jetstream.JetStream, sequence uint64) (Entry, e
 	case !isHead(msg):
 		return Entry{}, fmt.Errorf("%w: sequence %d is a part of another", ErrNotFound, sequence)
 	}
-	return read(ctx, stream, msg)
+	return readEntry(ctx, stream, msg)
 }
 
 // List reads up to limit records in the order in which they were stored, from a sequence of DEADLETTERS on. The next
 // page begins behind the last entry's sequence; a page with fewer entries than limit is the last.
 func List(ctx context.Context, js jetstream.JetStream, from uint64, limit int) ([]Entry, error) {
-	stream, err := js.Stream(ctx, events.StreamDeadLetters)
+	stream, err := open(ctx, js)
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", events.StreamDeadLetters, err)
+		return nil, err
 	}
 	var entries []Entry
 	for next := max(from, 1); len(entries) < limit; next++ {
@@ -65,7 +63,7 @@ func List(ctx context.Context, js jetstream.JetStream, from uint64, limit int) (
 		if !isHead(msg) {
 			continue
 		}
-		entry, err := read(ctx, stream, msg)
+		entry, err := readEntry(ctx, stream, msg)
 		if err != nil {
 			return nil, err
 		}
@@ -78,30 +76,42 @@ func isHead(msg *jetstream.RawStreamMsg) bool {
 	return msg.Header.Get(headerPart) == "" || msg.Header.Get(headerParts) != ""
 }
 
-func read(ctx context.Context, stream jetstream.Stream, head *jetstream.RawStreamMsg) (Entry, error) {
+func readEntry(ctx context.Context, stream jetstream.Stream, head *jetstream.RawStreamMsg) (Entry, error) {
 	entry := Entry{Sequence: head.Sequence, Stored: head.Time, Subject: head.Subject}
+	if entry.Parts, entry.Err = partsOf(head); entry.Err != nil {
+		return entry, nil
+	}
 	var body []byte
-	if list := head.Header.Get(headerParts); list != "" {
-		for text := range strings.SplitSeq(list, ",") {
-			sequence, err := strconv.ParseUint(text, 10, 64)
-			if err != nil {
-				entry.Err = fmt.Errorf("read parts of dead letter %d: %w", head.Sequence, err)
-				return entry, nil
-			}
-			part, err := stream.GetMsg(ctx, sequence)
-			if errors.Is(err, jetstream.ErrMsgNotFound) {
-				entry.Err = fmt.Errorf("part %d of dead letter %d is gone", sequence, head.Sequence)
-				return entry, nil
-			}
-			if err != nil {
-				return entry, fmt.Errorf("read part %d of dead letter %d: %w", sequence, head.Sequence, err)
-			}
-			entry.Parts = append(entry.Parts, sequence)
-			body = append(body, part.Data...)
+	for _, sequence := range entry.Parts {
+		part, err := stream.GetMsg(ctx, sequence)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			entry.Err = fmt.Errorf("part %d of dead letter %d is gone", sequence, head.Sequence)
+			return entry, nil
 		}
+		if err != nil {
+			return entry, fmt.Errorf("read part %d of dead letter %d: %w", sequence, head.Sequence, err)
+		}
+		body = append(body, part.Data...)
 	}
 	if err := json.Unmarshal(append(body, head.Data...), &entry.Record); err != nil {
 		entry.Err = fmt.Errorf("decode dead letter %d: %w", head.Sequence, err)
 	}
 	return entry, nil
+}
+
+// partsOf gives the sequences of the messages before the head that belong to its record.
+func partsOf(head *jetstream.RawStreamMsg) ([]uint64, error) {
+	list := head.Header.Get(headerParts)
+	if list == "" {
+		return nil, nil
+	}
+	var parts []uint64
+	for text := range strings.SplitSeq(list, ",") {
+		sequence, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("read parts of dead letter %d: %w", head.Sequence, err)
+		}
+		parts = append(parts, sequence)
+	}
+	return parts, nil
 }
