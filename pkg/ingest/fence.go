@@ -104,6 +104,7 @@ func (f *fence) settle(ctx context.Context) error {
 
 // claim writes a position with the next epoch behind the last one that there is, as long as mayFollow allows it.
 func (f *fence) claim(ctx context.Context, mayFollow func(Position) bool) error {
+	began, told := time.Now(), false
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		err := f.tryClaim(ctx, mayFollow)
 		switch {
@@ -117,7 +118,10 @@ func (f *fence) claim(ctx context.Context, mayFollow func(Position) bool) error 
 			f.metrics.full.Inc()
 			pause = fullPause
 		}
-		f.log.Debug("take over again", "source", f.source, "err", err)
+		if !told && time.Since(began) > 5*time.Second {
+			told = true
+			f.log.Warn("EVENTS does not take the lead's position; trying on", "source", f.source, "err", err)
+		}
 		if !sleep(ctx, pause) {
 			return context.Cause(ctx)
 		}
