@@ -320,3 +320,37 @@ func (g *generator) event(batch *ingest.Batch, tx, index int) ingest.Item {
 	}
 	return item
 }
+
+func TestResetDeposesTheLeaderAndCountsAnIncarnation(t *testing.T) {
+	server := natstest.Start(t)
+	w := newWorld(t, server)
+	source := &generator{transactions: 10, perTransaction: 3, perBatch: 5}
+	stop := w.start(t, source)
+	w.waitFor(t, source.total())
+	stop()
+	nc := server.Conn(t)
+	stream, err := w.js.Stream(t.Context(), events.StreamEvents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	incarnation, err := ingest.Reset(t.Context(), nc, stream, "shop", "test")
+	if err != nil || incarnation != 2 {
+		t.Fatalf("got incarnation %d (%v), want 2", incarnation, err)
+	}
+	seen := &observer{state: make(chan ingest.State, 1)}
+	w.lead(t, seen)
+	state := <-seen.state
+	if p := state.Position; p.Phase != ingest.PhaseSetup || p.Incarnation != 2 || !state.Last.IsZero() || state.Through != 0 {
+		t.Errorf("the next leader begins with %+v", state)
+	}
+}
+
+// observer is a source that tells what it was started with.
+type observer struct{ state chan ingest.State }
+
+func (*observer) Name() string { return "shop" }
+func (o *observer) Run(ctx context.Context, state ingest.State, _ *ingest.Feed) error {
+	o.state <- state
+	<-ctx.Done()
+	return nil
+}

@@ -92,21 +92,23 @@ func (r *run) createSlot(ctx context.Context, conn *pgconn.PgConn) (*newSlot, er
 	return &newSlot{start: start, snapshot: string(row[2])}, nil
 }
 
-// dropOwnSlot removes the slot of a set-up that was cut off.
+// dropOwnSlot removes the slot of a set-up that was cut off, or of the incarnation before.
 func (r *run) dropOwnSlot(ctx context.Context) error {
 	s, err := r.readSlot(ctx)
 	if err != nil || s == nil {
 		return err
 	}
 	if s.pid != nil {
-		return fmt.Errorf("slot %s of a set-up that was cut off is in use by process %d of the server", r.opts.Slot, *s.pid)
+		if err := r.endPredecessor(ctx, *s.pid); err != nil {
+			return err
+		}
 	}
 	err = r.query.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, "SELECT pg_drop_replication_slot($1)", r.opts.Slot)
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("drop slot %s of a set-up that was cut off: %w", r.opts.Slot, err)
+		return fmt.Errorf("drop slot %s to set it up anew: %w", r.opts.Slot, err)
 	}
 	return nil
 }

@@ -137,6 +137,9 @@ func (r *run) run(ctx context.Context) error {
 		if err := r.dropOwnSlot(ctx); err != nil {
 			return err
 		}
+		if err := r.prepare(ctx, system); err != nil {
+			return err
+		}
 		return r.setUp(ctx, system)
 	case ingest.PhaseSnapshot:
 		if err := r.checkResume(ctx, system); err != nil {
