@@ -93,8 +93,8 @@ func (r *Runner) handle(p phases, h *held) (ended bool) {
 		return true
 	}
 	now := time.Now().UTC()
-	interrupted := record.Interrupted
-	switch record.next(h.delivery, now, graceWaits*r.options.AckWait) {
+	meaning := record.next(h.delivery, now, graceWaits*r.options.AckWait)
+	switch meaning {
 	case stale:
 		r.metrics.stale.Inc()
 		r.ack(h)
@@ -114,30 +114,37 @@ func (r *Runner) handle(p phases, h *held) (ended bool) {
 		return true
 	case carryOut:
 		return r.carryOut(p.settling, h, record, revision)
+	case begin, takeOver:
+		if !r.place(h, record) {
+			return r.yield(p.settling, h, record)
+		}
+		return r.claim(p, h, record, revision, meaning, now)
 	case exhaust:
-		record.condemn(deadletter.Exhausted, record.lastError(), now)
-	case takeOver:
-		if !r.place(h, record) {
-			return r.yield(p.settling, h, record)
-		}
-		r.log.Warn("job was interrupted", "job", record.ID, "attempt", record.attempt(), "lost", record.Owner)
-		record.interrupt(now)
-		if record.Verdict == nil {
-			record.begin(r.options.Owner, h.sequence, now)
-		}
-	case begin:
-		if !r.place(h, record) {
-			return r.yield(p.settling, h, record)
-		}
-		record.begin(r.options.Owner, h.sequence, now)
+		return r.claim(p, h, record, revision, meaning, now)
 	default:
 		panic("jobs: a step without a case")
 	}
-	if revision, err = r.store.update(p.settling, record, revision, 0); err != nil {
+}
+
+// claim writes what begins, or dies, and goes on with it if nobody else was faster.
+func (r *Runner) claim(p phases, h *held, record *Record, revision uint64, meaning step, now time.Time) (ended bool) {
+	lost := record.Owner
+	if meaning == takeOver {
+		record.interrupt(now)
+	}
+	if meaning == exhaust {
+		record.condemn(deadletter.Exhausted, record.lastError(), now)
+	}
+	if record.Verdict == nil {
+		record.begin(r.options.Owner, h.sequence, now)
+	}
+	revision, err := r.store.update(p.settling, record, revision, 0)
+	if err != nil {
 		return r.unwritten(h, err)
 	}
-	if record.Interrupted > interrupted {
+	if meaning == takeOver {
 		r.metrics.interrupted.Inc()
+		r.log.Warn("job was interrupted", "job", record.ID, "attempt", record.attempt(), "lost", lost)
 	}
 	if record.Verdict != nil {
 		return r.carryOut(p.settling, h, record, revision)

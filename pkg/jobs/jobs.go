@@ -68,6 +68,7 @@ type New struct {
 	Attempts  []deadletter.Attempt
 	NotBefore time.Time       // the first attempt here; now where it is zero
 	Event     json.RawMessage // the whole envelope, for a dead letter
+	Subject   string          // that the event came under
 	Queue     string          // DefaultQueue where it is not given
 }
 

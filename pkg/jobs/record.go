@@ -13,6 +13,7 @@ import (
 
 	"github.com/tributary-dev/tributary/pkg/actions"
 	"github.com/tributary-dev/tributary/pkg/deadletter"
+	"github.com/tributary-dev/tributary/pkg/events"
 	"github.com/tributary-dev/tributary/pkg/retry"
 )
 
@@ -45,6 +46,9 @@ type Record struct {
 	Verdict     *Verdict             `json:"verdict,omitempty"`     // that it is to die, and is only to be carried out
 	Event       json.RawMessage      `json:"event,omitempty"`
 	EventIsBody bool                 `json:"event_is_body,omitempty"` // the event is left out, for it is the request's body
+	Subject     string               `json:"subject,omitempty"`       // that the event came under
+	Letter      uint64               `json:"letter,omitempty"`        // the sequence in DEADLETTERS that this round retries
+	Cancel      bool                 `json:"cancel,omitempty"`        // after the attempt that is running there is no other
 	Created     time.Time            `json:"created"`
 	Updated     time.Time            `json:"updated"`
 }
@@ -60,7 +64,7 @@ func newRecord(n New, now time.Time) *Record {
 	r := &Record{
 		V: recordVersion, ID: n.Effect.Key, Effect: n.Effect, Request: n.Request, Policy: n.Policy,
 		OnFailure: cmp.Or(n.OnFailure, DeadLetter), Generation: n.Generation, Queue: cmp.Or(n.Queue, DefaultQueue),
-		State: Ready, Executions: len(n.Attempts), Event: n.Event, Created: now, Updated: now, Due: now,
+		State: Ready, Executions: len(n.Attempts), Event: n.Event, Subject: n.Subject, Created: now, Updated: now, Due: now,
 	}
 	for _, attempt := range n.Attempts {
 		r.keep(attempt)
@@ -101,7 +105,7 @@ func decodeRecord(data []byte) (*Record, error) {
 }
 
 func (r *Record) keep(attempt deadletter.Attempt) {
-	attempt.Error = shorten(attempt.Error)
+	attempt.Round, attempt.Error = r.Round, shorten(attempt.Error)
 	r.Attempts = append(slices.Clip(r.Attempts), attempt)
 	r.Attempts = r.Attempts[max(0, len(r.Attempts)-keptAttempts):]
 }
@@ -192,7 +196,10 @@ func (r *Record) interrupt(now time.Time) {
 	r.Interrupted++
 	message := "interrupted: runner " + r.Owner + " was lost"
 	r.keep(deadletter.Attempt{Number: r.attempt(), Started: r.Started, Error: message, Interrupted: true})
-	if r.Interrupted >= maxInterruption {
+	switch {
+	case r.Cancel:
+		r.rest(Cancelled, now, now)
+	case r.Interrupted >= maxInterruption:
 		r.condemn(deadletter.Crashed, message, now)
 	}
 }
@@ -208,6 +215,8 @@ func (r *Record) end(outcome actions.Outcome, err error, now time.Time, random f
 	switch {
 	case err == nil:
 		r.rest(Done, now, now)
+	case r.Cancel:
+		r.rest(Cancelled, now, now)
 	case retry.IsPermanent(err):
 		r.condemn(deadletter.Permanent, attempt.Error, now)
 	case r.Policy.Exhausted(r.Executions):
@@ -230,13 +239,21 @@ func (r *Record) lastError() string {
 	return r.Attempts[len(r.Attempts)-1].Error
 }
 
-// die is the state after the verdict was carried out. The verdict stays, to be shown.
-func (r *Record) die(now time.Time) { r.rest(Dead, r.Due, now) }
+// die is the state after the verdict was carried out. The verdict stays, to be shown; its dead letter is a new one.
+func (r *Record) die(now time.Time) {
+	r.rest(Dead, r.Due, now)
+	r.Letter = 0
+}
 
 func (r *Record) deadLetter() deadletter.Record {
+	source := ""
+	if address, err := events.ParseAddress(r.Subject); err == nil {
+		source = address.Source
+	}
 	return deadletter.Record{
 		ID: r.ID, Reason: r.Verdict.Reason, EffectKey: r.ID, EventID: r.Effect.EventID, Observer: r.Effect.Observer,
 		Action: r.Effect.Action, Generation: r.Generation, Time: r.Verdict.At, Error: r.Verdict.Error,
 		Attempts: r.Attempts, Request: &r.Request, Effect: &r.Effect, Event: r.Event, Round: r.Round,
+		Source: source, Subject: r.Subject, Policy: &r.Policy, OnFailure: string(r.OnFailure), Queue: r.Queue,
 	}
 }
