@@ -97,7 +97,9 @@ func (r *Runner) handle(p phases, h *held) (ended bool) {
 	switch meaning {
 	case stale:
 		r.metrics.stale.Inc()
-		r.ack(h)
+		if r.tidy(p.settling, h, record) {
+			r.ack(h)
+		}
 		return true
 	case hold:
 		h.due = record.Due
@@ -210,12 +212,9 @@ func (r *Runner) execute(p phases, h *held, record *Record, revision uint64) {
 		return
 	}
 	r.metrics.seconds.Observe(now.Sub(record.Started).Seconds())
-	record.end(outcome, failure, now, r.options.Random)
-	var ttl time.Duration
-	if record.State.Settled() {
-		ttl = r.options.Keep
-	}
-	revision, err := r.store.update(p.settling, record, revision, ttl)
+	record, revision, err := r.write(p.settling, record, revision, func(record *Record) {
+		record.end(outcome, failure, now, r.options.Random)
+	})
 	if err != nil {
 		// Another runner took the job over, or the time to end is up: the ticket is not ours to end.
 		r.metrics.executions.WithLabelValues(outcomeLost).Inc()
@@ -228,9 +227,50 @@ func (r *Runner) execute(p phases, h *held, record *Record, revision uint64) {
 		r.carryOut(p.settling, h, record, revision)
 	case record.State == Scheduled:
 		r.reticket(p.settling, h, record, near)
-	default:
+	case r.tidy(p.settling, h, record):
 		r.ack(h)
 	}
+}
+
+// keep is how long a record stays: for ever while something is left to do.
+func (r *Runner) keep(record *Record) time.Duration {
+	if record.State.Settled() {
+		return r.options.Keep
+	}
+	return 0
+}
+
+// write writes what to makes of the record of an attempt that ran here. A wish to cancel the job, which came meanwhile, is
+// heeded; where another runner has taken the job over it errs with natskv.ErrConflict.
+func (r *Runner) write(ctx context.Context, record *Record, revision uint64, to func(*Record)) (*Record, uint64, error) {
+	for {
+		next := *record
+		to(&next)
+		written, err := r.store.update(ctx, &next, revision, r.keep(&next))
+		if !errors.Is(err, natskv.ErrConflict) {
+			return &next, written, err
+		}
+		there, seen, look := r.store.load(ctx, record.ID)
+		ours := look == nil && there.State == Running && there.Round == record.Round && there.Ticket == record.Ticket &&
+			there.Owner == record.Owner && there.Started.Equal(record.Started)
+		if !ours {
+			return &next, 0, err
+		}
+		record, revision = there, seen
+	}
+}
+
+// tidy removes the dead letter of a job that has succeeded. It says no where that has to be tried again.
+func (r *Runner) tidy(ctx context.Context, h *held, record *Record) bool {
+	if record.State != Done || record.Letter == 0 {
+		return true
+	}
+	if err := r.dead.Settle(ctx, record.Letter, record.ID); err != nil {
+		r.log.Error("dead letter of a job that succeeded could not be removed", "job", record.ID, "error", err)
+		r.nakLater(h, troubled)
+		return false
+	}
+	return true
 }
 
 func outcomeOf(err error) string {
@@ -246,8 +286,14 @@ func outcomeOf(err error) string {
 
 // release gives an attempt back that the shutdown cut short: it is due at once, and not charged.
 func (r *Runner) release(ctx context.Context, h *held, record *Record, revision uint64, now time.Time) {
-	record.rest(Ready, record.Due, now)
-	if _, err := r.store.update(ctx, record, revision, 0); err != nil {
+	_, _, err := r.write(ctx, record, revision, func(record *Record) {
+		if record.Cancel {
+			record.rest(Cancelled, now, now)
+		} else {
+			record.rest(Ready, record.Due, now)
+		}
+	})
+	if err != nil {
 		r.metrics.executions.WithLabelValues(outcomeLost).Inc()
 		r.log.Warn("job was not released", "job", record.ID, "error", err)
 		return
@@ -261,6 +307,13 @@ func (r *Runner) carryOut(ctx context.Context, h *held, record *Record, revision
 	if record.OnFailure != Drop {
 		if err := r.dead.Write(ctx, record.deadLetter()); err != nil {
 			r.log.Error("dead letter could not be written", "job", record.ID, "error", err)
+			r.nakLater(h, troubled)
+			return true
+		}
+	}
+	if record.Letter != 0 { // the one that was just written takes its place
+		if err := r.dead.Settle(ctx, record.Letter, record.ID); err != nil {
+			r.log.Error("dead letter that another one replaces could not be removed", "job", record.ID, "error", err)
 			r.nakLater(h, troubled)
 			return true
 		}
