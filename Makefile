@@ -9,10 +9,10 @@ TOOL     = $(GO) tool -modfile=tools/go.mod
 UNITS = $$($(GO) list ./... | grep -v -E '/test/(e2e|chaos|bench)$$')
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race e2e chaos bench lint fmt generate fresh verify dev clean
+.PHONY: help build test race e2e chaos bench elasticsearch lint fmt generate fresh verify dev clean
 
 help: ## this text
-	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 build: ## the programs, into bin/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -31,6 +31,9 @@ chaos: ## random kills; CHAOS_KILLS=n how many, CHAOS_SEED=n to repeat a run
 
 bench: ## rates and latencies, printed
 	$(GO) test -v -tags bench -count=1 -timeout 30m ./test/bench | grep -v '^ *\(===\|---\|PASS$$\)'
+
+elasticsearch: ## a real Elasticsearch on 127.0.0.1:9200 for tests and services; test/elasticsearch/stop ends it
+	@url=$$(test/elasticsearch/start --port 9200) && printf '%s\n  tests:     ELASTICSEARCH_URL=%s make test\n  services:  TRIBUTARY_INDEXER_ELASTICSEARCH=%s\n  stop:      test/elasticsearch/stop --port 9200\n' $$url $$url $$url
 
 lint: ## gofmt, go vet, staticcheck
 	@unformatted="$$(gofmt -l .)"; if [ -n "$$unformatted" ]; then echo "not formatted (make fmt does it):"; echo "$$unformatted"; exit 1; fi

@@ -43,6 +43,12 @@ var imports = map[string][]string{
 	"pkg/jobs":           {"pkg/events", "pkg/retry", "pkg/actions", "pkg/deadletter", "internal/natskv", "internal/natsread"},
 	"pkg/deadletter":     {"pkg/events", "pkg/actions", "pkg/retry", "internal/natsread"},
 
+	// The index, and its adapters.
+	"pkg/indexer":          {"pkg/events", "pkg/retry", "pkg/deadletter", "pkg/indexer/query"},
+	"pkg/indexer/query":    {},
+	"pkg/indexer/elastic":  {"pkg/indexer", "pkg/indexer/query"},
+	"pkg/indexer/embedded": {"pkg/indexer", "pkg/indexer/query"},
+
 	// The actions: each is an adapter, and none imports another.
 	"pkg/actions/egress":  {"pkg/retry"},
 	"pkg/actions/secret":  {},
@@ -61,14 +67,15 @@ var imports = map[string][]string{
 	"internal/telemetry":      {},
 
 	// For tests alone: nothing above may name them.
-	"internal/natstest": {"internal/dev/natsserver"},
-	"internal/pgtest":   {"internal/postgres"},
-	"test":              {},
-	"test/bench":        {anything},
-	"test/chaos":        {anything},
-	"test/conformance":  {anything},
-	"test/e2e":          {anything},
-	"test/harness":      {anything},
+	"internal/natstest":  {"internal/dev/natsserver"},
+	"internal/pgtest":    {"internal/postgres"},
+	"test":               {},
+	"test/bench":         {anything},
+	"test/chaos":         {anything},
+	"test/conformance":   {anything},
+	"test/e2e":           {anything},
+	"test/elasticsearch": {},
+	"test/harness":       {anything},
 }
 
 // anything is for those who put the whole together.
