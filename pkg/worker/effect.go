@@ -84,11 +84,20 @@ func (w *Worker) claim(x *effect, owner dedupkv.Owner) (dedupkv.Claim, time.Dura
 // carryOut does what the claim allows. It errs only where the worker stops, or must not go on, before the effect has
 // ended.
 func (w *Worker) carryOut(x *effect, claim dedupkv.Claim) (dedupkv.Result, error) {
-	if claim.State == dedupkv.Crashed {
-		return w.bury(x, deadletter.Crashed, errCrashed, nil)
-	}
 	if !x.owner.held() {
 		return "", errUnsure
+	}
+	if claim.State != dedupkv.Fresh { // who began it may have made it a job, and died before that was recorded
+		handed, err := w.isJob(x)
+		if err != nil {
+			return "", err
+		}
+		if handed {
+			return dedupkv.Handed, nil
+		}
+	}
+	if claim.State == dedupkv.Crashed {
+		return w.bury(x, deadletter.Crashed, errCrashed, nil)
 	}
 	if claim.Generation != x.due.generation {
 		w.rejudge(x, claim.Generation)
@@ -125,13 +134,28 @@ func (w *Worker) carryOut(x *effect, claim dedupkv.Claim) (dedupkv.Result, error
 
 var errCrashed = errors.New("it was begun too often without an end")
 
+func (w *Worker) isJob(x *effect) (bool, error) {
+	err := w.insist(func(ctx context.Context) error {
+		_, err := w.jobs.Get(ctx, x.key)
+		return err
+	}, jobs.ErrNotFound)
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, jobs.ErrNotFound):
+		return false, nil
+	default:
+		return false, err
+	}
+}
+
 // hand makes the effect a job.
 func (w *Worker) hand(x *effect, attempts []deadletter.Attempt, notBefore time.Time) (dedupkv.Result, error) {
 	d := &x.due
 	err := w.insist(func(ctx context.Context) error {
 		return w.jobs.Enqueue(ctx, jobs.New{
 			Effect: x.name(), Request: d.request, Policy: d.policy, OnFailure: d.onFailure, Generation: d.generation,
-			Attempts: attempts, NotBefore: notBefore, Event: x.entry.data,
+			Attempts: attempts, NotBefore: notBefore, Event: x.entry.data, Subject: x.entry.subject,
 		})
 	}, jobs.ErrInvalid)
 	switch {
@@ -156,7 +180,7 @@ func (w *Worker) bury(x *effect, reason deadletter.Reason, cause error, attempts
 	}
 	letter := deadletter.Record{
 		ID: x.key, Reason: reason, Observer: d.observer, Action: d.action, Generation: d.generation,
-		Error: cause.Error(), Attempts: attempts, Subject: x.entry.subject,
+		Error: cause.Error(), Attempts: attempts, Subject: x.entry.subject, OnFailure: string(d.onFailure),
 	}
 	if event := x.entry.event; event != nil {
 		name := x.name()
@@ -166,7 +190,7 @@ func (w *Worker) bury(x *effect, reason deadletter.Reason, cause error, attempts
 		letter.Raw = x.entry.data
 	}
 	if d.err == nil {
-		letter.Request = &d.request
+		letter.Request, letter.Policy = &d.request, &d.policy
 	}
 	err := w.insist(func(ctx context.Context) error { return w.dead.Write(ctx, letter) }, deadletter.ErrInvalid)
 	if errors.Is(err, deadletter.ErrInvalid) {

@@ -16,17 +16,17 @@ type rules interface {
 	At(generation string) (*observers.Set, bool)
 }
 
-// fixed is the one generation of rules that are read at the start.
-type fixed struct{ set *observers.Set }
+// FixedRules are the one generation of rules that are read at the start.
+type FixedRules struct{ set *observers.Set }
 
 // Fixed gives rules that do not change.
-func Fixed(set *observers.Set) fixed { return fixed{set} } //nolint:revive // the port is the consumer's own
+func Fixed(set *observers.Set) FixedRules { return FixedRules{set} }
 
 // Current gives the set.
-func (f fixed) Current() *observers.Set { return f.set }
+func (f FixedRules) Current() *observers.Set { return f.set }
 
 // At gives the set where it is that generation.
-func (f fixed) At(generation string) (*observers.Set, bool) {
+func (f FixedRules) At(generation string) (*observers.Set, bool) {
 	return f.set, generation == f.set.Generation()
 }
 

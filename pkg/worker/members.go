@@ -20,6 +20,7 @@ import (
 const (
 	memberTTL     = 3 * time.Second
 	announceEvery = time.Second
+	answerWithin  = 200 * time.Millisecond
 	subjectPrefix = "$KV." + events.BucketWorkers + "."
 )
 
@@ -44,7 +45,8 @@ type members struct {
 
 	mu      sync.Mutex
 	heard   map[string]time.Duration // of the others: when
-	renewed time.Duration            // when our own renewal was acknowledged last
+	first   time.Duration            // when our own renewal was acknowledged for the first time; 0: it was not
+	renewed time.Duration            // and for the last
 	leaving bool
 }
 
@@ -106,6 +108,9 @@ func (m *members) announce(ctx context.Context) error {
 		}
 	}
 	m.renewed = now
+	if m.first == 0 {
+		m.first = now
+	}
 	return nil
 }
 
@@ -159,11 +164,11 @@ func (m *members) live() []string {
 	return live
 }
 
-// announced tells whether the others have heard of this worker.
-func (m *members) announced() bool {
+// known tells whether the others have heard of this worker, and have had the time to answer.
+func (m *members) known() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.renewed > 0
+	return m.first > 0 && m.clock()-m.first >= answerWithin
 }
 
 func signal(c chan struct{}) {

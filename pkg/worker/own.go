@@ -59,6 +59,9 @@ func (p *partition) session(ctx context.Context, pin *string, missing bool) erro
 		}
 		*pin = found
 		fresh = true
+		if ctx.Err() != nil { // it is not wanted any more
+			return p.consumer.unpin(context.WithoutCancel(ctx))
+		}
 	}
 	h, err := newHold(p.consumer.nc, *pin, p.w.options.MaxAckPending, p.w.clock)
 	if err != nil {
@@ -252,7 +255,7 @@ func (p *partition) receive(ctx context.Context, h *hold, msg *nats.Msg) error {
 			return err
 		}
 	}
-	if !there && (e.line == nil || !e.line.past(e.at)) {
+	if !there && !p.past(e) {
 		p.w.judge(p, e)
 	}
 	p.enter(h, e, msg.Reply)

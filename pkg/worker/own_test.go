@@ -134,6 +134,7 @@ func TestWorkersComeAndGoUnderLoad(t *testing.T) {
 }
 
 func TestCleanStopGivesBackWhatItCouldNotEnd(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	r := newRig(t, 1, hook)
 	r.sink.answer = func(ctx context.Context, _ call) error {
 		<-ctx.Done()
@@ -159,6 +160,7 @@ func TestCleanStopGivesBackWhatItCouldNotEnd(t *testing.T) {
 }
 
 func TestEffectWhoseWorkerDiesComesAgainUnderItsKeyThreeTimes(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	r := newRig(t, 1, hook)
 	r.sink.answer = func(_ context.Context, c call) error {
 		c.worker.kill() // after the effect, before its record

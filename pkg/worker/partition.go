@@ -118,6 +118,13 @@ func (p *partition) known(sequence uint64) (*entry, bool) {
 	return e, ok
 }
 
+// past tells whether an event is settled for ever.
+func (p *partition) past(e *entry) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return e.line != nil && e.line.past(e.at)
+}
+
 // lineOf finds the line of an event.
 func (p *partition) lineOf(id dedupkv.Line) *line {
 	p.mu.Lock()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
 	"github.com/tributary-dev/tributary/internal/natskv"
@@ -32,7 +33,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // rig is a NATS server with Tributary's streams, a source that publishes rows, and workers whose actions end in a sink.
 type rig struct {
 	t          testing.TB
-	server     *natstest.Server
+	server     *natstest.Server // nil for a cluster
+	connect    func() *nats.Conn
 	js         jetstream.JetStream
 	partitions int
 	rules      *observers.Set
@@ -43,13 +45,31 @@ type rig struct {
 
 func newRig(t testing.TB, partitions int, rules string) *rig {
 	t.Helper()
-	r := &rig{t: t, server: natstest.Start(t), partitions: partitions, sink: &sink{}}
-	r.js = r.server.JetStream(t)
-	if _, err := streams.Apply(t.Context(), r.js, streams.Options{Partitions: partitions}); err != nil {
-		t.Fatal(err)
-	}
-	r.rules = parse(t, rules)
+	server := natstest.Start(t)
+	r := &rig{t: t, server: server, connect: func() *nats.Conn { return server.Conn(t) }}
+	r.setUp(partitions, 1, rules)
 	return r
+}
+
+func newClusterRig(t testing.TB, partitions int, rules string) *rig {
+	t.Helper()
+	const replicas = 3
+	servers := natstest.Cluster(t, replicas)
+	r := &rig{t: t, connect: func() *nats.Conn { return servers.Conn(t) }}
+	r.setUp(partitions, replicas, rules)
+	return r
+}
+
+func (r *rig) setUp(partitions, replicas int, rules string) {
+	r.t.Helper()
+	r.partitions, r.sink, r.rules = partitions, &sink{}, parse(r.t, rules)
+	var err error
+	if r.js, err = jetstream.New(r.connect()); err != nil {
+		r.t.Fatal(err)
+	}
+	if _, err := streams.Apply(r.t.Context(), r.js, streams.Options{Partitions: partitions, Replicas: replicas}); err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 func parse(t testing.TB, rules string) *observers.Set {
@@ -116,6 +136,7 @@ type running struct {
 	*worker.Worker
 	t      testing.TB
 	conn   *nats.Conn
+	gather prometheus.Gatherer
 	cancel context.CancelFunc
 	ended  chan struct{}
 	err    error // after ended
@@ -123,7 +144,7 @@ type running struct {
 
 func (r *rig) start(id string, change ...func(*worker.Parts, *worker.Options)) *running {
 	r.t.Helper()
-	w := &running{t: r.t, conn: r.server.Conn(r.t), ended: make(chan struct{})}
+	w := &running{t: r.t, conn: r.connect(), ended: make(chan struct{})}
 	js, err := jetstream.New(w.conn)
 	if err != nil {
 		r.t.Fatal(err)
@@ -137,7 +158,9 @@ func (r *rig) start(id string, change ...func(*worker.Parts, *worker.Options)) *
 		Rules: worker.Fixed(r.rules), Dedup: dedup, Jobs: jobs.NewStore(js, jobs.StoreOptions{Log: log}),
 		DeadLetters: deadletter.New(js), Actions: actions.Registry{"webhook": r.sink.of(w)},
 	}
-	options := worker.Options{ID: id, Partitions: r.partitions, Log: log}
+	registry := prometheus.NewRegistry()
+	w.gather = registry
+	options := worker.Options{ID: id, Partitions: r.partitions, Log: log, Metrics: worker.NewMetrics(registry)}
 	if testing.Verbose() {
 		options.Log = slog.New(slog.NewTextHandler(r.t.Output(), nil))
 	}
@@ -172,6 +195,22 @@ func (w *running) stop() {
 
 // kill cuts the worker off from the server at once and for good, as kill -9 would.
 func (w *running) kill() { w.conn.Close() }
+
+// repins gives how often the worker had to hold a partition anew.
+func (w *running) repins() int {
+	w.t.Helper()
+	families, err := w.gather.Gather()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() == "tributary_worker_repins_total" {
+			return int(family.GetMetric()[0].GetCounter().GetValue())
+		}
+	}
+	w.t.Fatal("the worker does not count its repins")
+	return 0
+}
 
 // call is one attempt that a sink saw.
 type call struct {

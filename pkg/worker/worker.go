@@ -147,6 +147,8 @@ type Parts struct {
 type queue interface {
 	// Enqueue stores a job once, by its effect key. It errs with jobs.ErrInvalid where no waiting helps.
 	Enqueue(ctx context.Context, job jobs.New) error
+	// Get reads a job. It errs with jobs.ErrNotFound.
+	Get(ctx context.Context, effectKey string) (*jobs.Record, error)
 }
 
 type deadLetters interface {
@@ -175,8 +177,8 @@ func (w *Worker) clock() time.Duration { return time.Since(w.started) }
 // Run works until ctx ends, and returns when all that it started has ended: it lets what is under way end within
 // ShutdownTimeout, gives the rest back, and lets go of its partitions. It errs where it can't go on, as when the
 // connection was closed. It may be called once.
-func (w *Worker) Run(ctx context.Context) error {
-	ctx, fail := context.WithCancelCause(ctx)
+func (w *Worker) Run(parent context.Context) error {
+	ctx, fail := context.WithCancelCause(parent)
 	defer fail(nil)
 	var stopActing, stopSettling context.CancelCauseFunc
 	w.acting, stopActing = context.WithCancelCause(context.WithoutCancel(ctx))
@@ -204,7 +206,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.shutDown(stopActing, stopSettling)
 	stopAnnouncing()
 	wg.Wait()
-	if cause := context.Cause(ctx); errors.Is(cause, context.Canceled) || errors.Is(cause, context.DeadlineExceeded) {
+	if parent.Err() != nil {
 		return nil
 	}
 	return err
@@ -228,7 +230,7 @@ func (w *Worker) direct(ctx context.Context, status <-chan nats.Status) error {
 		case <-look.C:
 		case <-w.members.changed:
 		}
-		if w.members.announced() {
+		if w.members.known() {
 			w.reconcile(ctx)
 		}
 		w.measure()
