@@ -341,24 +341,23 @@ func eventually(t testing.TB, fact string, holds func() bool) {
 // settled waits until every event that was published is acknowledged.
 func (r *rig) settled() {
 	r.t.Helper()
-	eventually(r.t, "every event is acknowledged", func() bool {
-		settled := 0
-		for partition := range r.partitions {
-			consumer, err := r.js.Consumer(r.t.Context(), events.StreamEvents, "worker-"+events.PartitionName(partition))
-			if errors.Is(err, jetstream.ErrConsumerNotFound) {
-				return false
-			}
-			if err != nil {
-				return false
-			}
-			info := consumer.CachedInfo()
-			if info.NumPending > 0 || info.NumAckPending > 0 {
-				return false
-			}
-			settled++
+	stream, err := r.js.Stream(r.t.Context(), events.StreamEvents)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for partition := range r.partitions {
+		last, err := stream.GetLastMsgForSubject(r.t.Context(), events.EventsOfPartition(partition))
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			continue
 		}
-		return settled == r.partitions
-	})
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		eventually(r.t, fmt.Sprintf("all of partition %d is acknowledged", partition), func() bool {
+			consumer, err := stream.Consumer(r.t.Context(), "worker-"+events.PartitionName(partition))
+			return err == nil && consumer.CachedInfo().AckFloor.Stream >= last.Sequence
+		})
+	}
 }
 
 func (r *rig) deadLetters() []deadletter.Record {
