@@ -175,6 +175,9 @@ func (r *run) endPredecessor(ctx context.Context, pid int32) error {
 	if err != nil {
 		return fmt.Errorf("end the earlier reader of slot %s: %w", r.opts.Slot, err)
 	}
+	if now, err := r.readSlot(ctx); !ended && err == nil && now != nil && now.pid == nil {
+		return nil // it ended by itself meanwhile
+	}
 	if !ended {
 		return fmt.Errorf("slot %s is in use by process %d of the server: another reader has it, or one that died is not noticed yet", r.opts.Slot, pid)
 	}
