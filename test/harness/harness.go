@@ -20,7 +20,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tributary-dev/tributary/internal/pgtest"
@@ -33,6 +32,7 @@ type Options struct {
 	Schema    string            // SQL that makes the tables; OrdersTable if empty
 	Observers string            // YAML; ${receiver} is the receiver's URL. One webhook for all of public.orders if empty
 	Config    string            // YAML of further sections
+	Cluster   bool              // three NATS servers, nats-1 to nats-3, and three replicas of everything; one server, nats, if not
 }
 
 // OrdersTable is the schema that scenarios use unless they bring their own.
@@ -54,8 +54,9 @@ type System struct {
 	Postgres *postgres.Server
 	DB       *pgxpool.Pool
 	Receiver *Receiver
-	NATSPort int
+	NATSPort int // of the only NATS server, or of nats-1
 
+	cluster   *cluster // nil with one server
 	config    string
 	env       map[string]string
 	mu        sync.Mutex
@@ -82,15 +83,23 @@ func New(t testing.TB, o Options) *System {
 	t.Cleanup(pool.Close)
 	s.Exec(o.Schema)
 	s.write("observers.yaml", strings.ReplaceAll(o.Observers, "${receiver}", s.Receiver.URL))
-	s.config = s.write("tributary.yaml", fmt.Sprintf(`nats: {url: "nats://127.0.0.1:%d"}
+	servers, replicas := []string{"nats"}, 1
+	if o.Cluster {
+		s.cluster = newCluster(t, s.NATSPort)
+		servers, replicas = s.cluster.names(), len(s.cluster.client)
+	}
+	s.config = s.write("tributary.yaml", fmt.Sprintf(`nats: {url: %q, replicas: %d}
 sources:
   - {name: shop, postgres: env:SHOP_URL, tables: [public.*]}
 observers: observers.yaml
 actions: {allow_private: [127.0.0.0/8]}
 http: {listen: 127.0.0.1:0}
-%s`, s.NATSPort, o.Config))
+%s`, s.natsURL(), replicas, o.Config))
 	t.Cleanup(s.stopAll)
-	s.Start("nats")
+	s.Start(servers...)
+	if s.cluster != nil {
+		s.waitForCluster()
+	}
 	return s
 }
 
@@ -143,8 +152,7 @@ func (s *System) spawn(name string, args ...string) *Process {
 	s.t.Helper()
 	kind, _, _ := strings.Cut(name, "-")
 	if kind == "nats" {
-		store := filepath.Join(s.Dir, "jetstream")
-		return start(s.t, s.Dir, name, natsServer(s.t), nil, "-a", "127.0.0.1", "-p", fmt.Sprint(s.NATSPort), "-js", "-sd", store)
+		return start(s.t, s.Dir, name, natsServer(s.t), nil, s.natsArgs(name)...)
 	}
 	env := []string{"SHOP_URL=" + s.Postgres.URL("postgres"), "TRIBUTARY_STATE_DIR=" + filepath.Join(s.Dir, "state", name)}
 	for name, value := range s.env {
@@ -192,29 +200,6 @@ func (s *System) stopAll() {
 			s.t.Logf("--- the last lines of %s:\n%s", p.Name, p.Tail(40))
 		}
 	}
-}
-
-// NATS connects to the NATS server of the system.
-func (s *System) NATS() *nats.Conn {
-	s.t.Helper()
-	var nc *nats.Conn
-	Eventually(s.t, 10*time.Second, "NATS answers", func() bool {
-		var err error
-		nc, err = nats.Connect(fmt.Sprintf("nats://127.0.0.1:%d", s.NATSPort), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
-		return err == nil
-	})
-	s.t.Cleanup(nc.Close)
-	return nc
-}
-
-// JetStream is JetStream on a connection of its own.
-func (s *System) JetStream() jetstream.JetStream {
-	s.t.Helper()
-	js, err := jetstream.New(s.NATS())
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return js
 }
 
 // Eventually waits until is tells true, and fails the test when that takes longer than most.

@@ -47,14 +47,17 @@ func (s *System) Get(name, path string) (status int, body string) {
 }
 
 // Metric sums a metric of a service over its labels.
-func (s *System) Metric(name, metric string) float64 {
+func (s *System) Metric(name, metric string) float64 { return s.MetricOf(name, metric, "") }
+
+// MetricOf sums a metric of a service over those labels that contain label, as in source="shop".
+func (s *System) MetricOf(name, metric, label string) float64 {
 	_, body := s.Get(name, "/metrics")
 	sum := 0.0
 	lines := bufio.NewScanner(strings.NewReader(body))
 	for lines.Scan() {
 		line := lines.Text()
 		rest, found := strings.CutPrefix(line, metric)
-		if !found || rest == "" || rest[0] != '{' && rest[0] != ' ' {
+		if !found || rest == "" || rest[0] != '{' && rest[0] != ' ' || !strings.Contains(rest, label) {
 			continue
 		}
 		value, err := strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64)
