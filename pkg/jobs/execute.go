@@ -137,10 +137,11 @@ func (r *Runner) claim(p phases, h *held, record *Record, revision uint64, meani
 	if meaning == exhaust {
 		record.condemn(deadletter.Exhausted, record.lastError(), now)
 	}
-	if record.Verdict == nil {
+	cancelled := record.State == Cancelled // while the runner that was lost had it
+	if record.Verdict == nil && !cancelled {
 		record.begin(r.options.Owner, h.sequence, now)
 	}
-	revision, err := r.store.update(p.settling, record, revision, 0)
+	revision, err := r.store.update(p.settling, record, revision, r.keep(record))
 	if err != nil {
 		return r.unwritten(h, err)
 	}
@@ -148,11 +149,16 @@ func (r *Runner) claim(p phases, h *held, record *Record, revision uint64, meani
 		r.metrics.interrupted.Inc()
 		r.log.Warn("job was interrupted", "job", record.ID, "attempt", record.attempt(), "lost", lost)
 	}
-	if record.Verdict != nil {
+	switch {
+	case cancelled:
+		r.ack(h)
+		return true
+	case record.Verdict != nil:
 		return r.carryOut(p.settling, h, record, revision)
+	default:
+		r.execute(p, h, record, revision)
+		return true
 	}
-	r.execute(p, h, record, revision)
-	return true
 }
 
 // reticket publishes the record's own ticket, and ends the one that is held.

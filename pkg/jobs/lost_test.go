@@ -280,3 +280,20 @@ func TestARunnerThatDiedBeforeItsNextTicketLeavesNoGap(t *testing.T) {
 		t.Errorf("%d executions, %d interrupted", record.Executions, record.Interrupted)
 	}
 }
+
+func TestACancelledJobWhoseRunnerIsLostIsNotBegunAgain(t *testing.T) {
+	w := newWorld(t)
+	j := job(1)
+	w.enqueue(t, j)
+	w.write(t, j, func(r *Record) {
+		r.begin("lost", 1, time.Now().Add(-time.Hour))
+		r.Cancel = true
+	})
+	a := newAction(succeed)
+	w.start(t, a.registry())
+	record := w.await(t, j, func(r *Record) bool { return r.State.Settled() })
+	if n := len(a.begun(j.Effect.Key)); n != 0 || record.State != Cancelled {
+		t.Errorf("%d runs, state %s", n, record.State)
+	}
+	w.awaitEmpty(t)
+}
