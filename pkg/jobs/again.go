@@ -45,7 +45,8 @@ type Rendered struct {
 
 // Retry makes a dead letter's action a job once more, for as many attempts as its policy allows. When the action
 // succeeds the dead letter is removed; when it dies again another one takes its place. It needs no record of the job
-// that died, so it may be called weeks later. It errs with ErrNotRetriable, and with ErrTooLarge.
+// that died, so it may be called weeks later. It errs with ErrNotRetriable, ErrTooLarge, and deadletter.ErrNotFound where
+// the dead letter is gone.
 func (s *Store) Retry(ctx context.Context, letter deadletter.Entry, again Again) (Retried, error) {
 	if err := retriable(letter, again); err != nil {
 		return "", err
@@ -56,8 +57,16 @@ func (s *Store) Retry(ctx context.Context, letter deadletter.Entry, again Again)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return "", err
 		}
-		if stands := standing(record, letter); stands != Queued || again.DryRun {
+		stands := standing(record, letter)
+		if again.DryRun {
 			return stands, nil
+		}
+		if stands != Queued {
+			return stands, s.clean(ctx, stands, letter)
+		}
+		// A record that has gone since says nothing any more, but then the dead letter has gone before it.
+		if _, err := deadletter.Get(ctx, s.js, letter.Sequence); err != nil {
+			return "", err
 		}
 		next := nextRound(record, letter, again.Rendered, time.Now().UTC())
 		value, err := s.encode(next)
@@ -76,6 +85,14 @@ func (s *Store) Retry(ctx context.Context, letter deadletter.Entry, again Again)
 			return "", fmt.Errorf("retry dead letter %d: %w", letter.Sequence, err)
 		}
 	}
+}
+
+// clean removes a dead letter whose action has succeeded by a job that knows nothing of it.
+func (s *Store) clean(ctx context.Context, stands Retried, letter deadletter.Entry) error {
+	if stands != Succeeded {
+		return nil
+	}
+	return deadletter.New(s.js).Settle(ctx, letter.Sequence, letter.Record.ID)
 }
 
 func retriable(letter deadletter.Entry, again Again) error {

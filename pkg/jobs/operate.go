@@ -113,7 +113,9 @@ func (s *Store) RunNow(ctx context.Context, id string) (*Record, error) {
 // errAsItShould ends a change without one.
 var errAsItShould = errors.New("it is as it should be")
 
-func errUnknownState(r *Record) error { return fmt.Errorf("state %q is not known to this version", r.State) }
+func errUnknownState(r *Record) error {
+	return fmt.Errorf("state %q is not known to this version", r.State)
+}
 
 // change writes what to makes of a record, for as long as it says, by compare-and-swap: again where another was quicker.
 func (s *Store) change(ctx context.Context, verb, id string, to func(*Record, time.Time) (time.Duration, error)) (*Record, error) {
