@@ -1,18 +1,6 @@
-// Command ingest is one of Tributary's services: see docs/architecture.md, or ingest --help.
+// Command ingest reads PostgreSQL and INBOX into EVENTS; see ingest --help.
 package main
 
-import (
-	"context"
-	"os"
-	"os/signal"
-	"syscall"
+import "github.com/tributary-dev/tributary/internal/app"
 
-	"github.com/tributary-dev/tributary/internal/app"
-)
-
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	status := app.Ingest(ctx, app.Program{Args: os.Args[1:], Environ: os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr})
-	stop()
-	os.Exit(status)
-}
+func main() { app.Main(app.Ingest) }
