@@ -32,7 +32,7 @@ func withSetting(name, value string) func(*Options) {
 	}
 }
 
-const walSender = `SELECT max(pid)::text FROM pg_stat_replication WHERE application_name = 'tributary/shop'`
+const walSender = `SELECT max(active_pid)::text FROM pg_replication_slots WHERE database = current_database()`
 
 func TestALargeTransactionOutlivesTheSenderTimeout(t *testing.T) {
 	const timeout, rows = 2500 * time.Millisecond, 100_000
