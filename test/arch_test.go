@@ -38,7 +38,7 @@ var imports = map[string][]string{
 	"pkg/publish":        {"pkg/events"},
 	"pkg/observers":      {"pkg/events", "pkg/retry", "pkg/actions", "pkg/actions/secret", "pkg/observers/expr"},
 	"pkg/observers/expr": {"pkg/events"},
-	"pkg/worker":         {"pkg/events", "pkg/retry", "pkg/actions", "pkg/observers", "pkg/dedupkv", "pkg/jobs", "pkg/deadletter"},
+	"pkg/worker":         {"pkg/events", "pkg/retry", "pkg/actions", "pkg/observers", "pkg/dedupkv", "pkg/jobs", "pkg/deadletter", "internal/natskv"},
 	"pkg/dedupkv":        {"pkg/events", "internal/natskv"},
 	"pkg/jobs":           {"pkg/events", "pkg/retry", "pkg/actions", "pkg/deadletter", "internal/natskv", "internal/natsread"},
 	"pkg/deadletter":     {"pkg/events", "pkg/actions", "pkg/retry", "internal/natsread"},

@@ -35,7 +35,7 @@ type consumer struct {
 }
 
 func newConsumer(js jetstream.JetStream, partition, maxAckPending int) *consumer {
-	name := consumerPrefix + events.PartitionName(partition)
+	name := ConsumerName(partition)
 	return &consumer{
 		nc: js.Conn(), js: js, name: name, filter: events.EventsOfPartition(partition), maxAckPending: maxAckPending,
 		next: jetstream.DefaultAPIPrefix + "CONSUMER.MSG.NEXT." + events.StreamEvents + "." + name,

@@ -22,6 +22,8 @@ const (
 	announceEvery = time.Second
 	answerWithin  = 200 * time.Millisecond
 	subjectPrefix = "$KV." + events.BucketWorkers + "."
+
+	announcementVersion = 1
 )
 
 // announcement is what a worker's key holds.
@@ -30,6 +32,10 @@ type announcement struct {
 	ID      string    `json:"id"`
 	Leaving bool      `json:"leaving,omitempty"` // it takes no partitions any more
 	Started time.Time `json:"started"`
+
+	// For people.
+	Partitions []int `json:"partitions,omitempty"` // that it holds, or waits for
+	InFlight   int   `json:"in_flight,omitempty"`  // effects that are under way
 }
 
 // members knows the live workers. Each renews its key in KV workers every second; everybody hears the renewals as they
@@ -39,6 +45,7 @@ type members struct {
 	js      jetstream.JetStream
 	log     *slog.Logger
 	clock   func() time.Duration
+	status  func() Status
 	self    announcement
 	changed chan struct{} // one place
 	kick    chan struct{} // one place: announce at once
@@ -50,9 +57,9 @@ type members struct {
 	leaving bool
 }
 
-func newMembers(js jetstream.JetStream, id string, log *slog.Logger, clock func() time.Duration) *members {
+func newMembers(js jetstream.JetStream, id string, log *slog.Logger, clock func() time.Duration, status func() Status) *members {
 	return &members{
-		js: js, log: log, clock: clock, self: announcement{V: 1, ID: id, Started: time.Now().UTC()},
+		js: js, log: log, clock: clock, status: status, self: announcement{V: announcementVersion, ID: id, Started: time.Now().UTC()},
 		changed: make(chan struct{}, 1), kick: make(chan struct{}, 1), heard: make(map[string]time.Duration),
 	}
 }
@@ -83,10 +90,15 @@ func (m *members) run(ctx context.Context) error {
 }
 
 func (m *members) announce(ctx context.Context) error {
+	status := m.status()
 	m.mu.Lock()
 	said := m.self
 	said.Leaving = m.leaving
 	m.mu.Unlock()
+	said.InFlight = status.InFlight
+	for _, p := range status.Partitions {
+		said.Partitions = append(said.Partitions, p.Partition)
+	}
 	value, err := json.Marshal(said)
 	if err != nil {
 		return fmt.Errorf("encode announcement: %w", err)

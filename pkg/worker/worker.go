@@ -166,7 +166,7 @@ func New(js jetstream.JetStream, parts Parts, options Options) (*Worker, error) 
 		actions: parts.Actions, options: options, log: options.Log.With("worker", options.ID), metrics: options.Metrics,
 		started: time.Now(), partitions: make(map[int]*assigned),
 	}
-	w.members = newMembers(js, options.ID, w.log, w.clock)
+	w.members = newMembers(js, options.ID, w.log, w.clock, w.Status)
 	w.scheduler = newScheduler(options.Concurrency, w.run)
 	return w, nil
 }
