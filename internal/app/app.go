@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -51,19 +52,28 @@ type service struct {
 	name    string
 	summary string
 	require []string
+	load    func(env *environment) error // reads what the configuration names, for --check; nil where it names nothing
 	run     func(ctx context.Context, env *environment) error
 }
 
 // main runs the service until ctx ends, and gives the exit status.
 func (s service) main(ctx context.Context, p Program) int {
-	cfg, _, err := config.Load(config.Request{Service: s.name, Args: p.Args, Environ: p.Environ, Require: s.require})
+	cfg, mode, err := config.Load(config.Request{
+		Service: s.name, Args: p.Args, Environ: p.Environ, Require: s.require, Modes: []string{modeCheck, modeReady},
+	})
 	if errors.Is(err, config.ErrHelp) {
 		if err := config.Help(p.Stdout, s.name, s.summary); err != nil {
 			return statusFailed
 		}
 		return statusOK
 	}
-	if err == nil {
+	switch {
+	case err != nil:
+	case slices.Contains(mode, modeCheck):
+		err = s.check(cfg, p.Stdout, p.Stderr)
+	case slices.Contains(mode, modeReady):
+		err = s.askReady(ctx, cfg, p.Stdout)
+	default:
 		err = s.serve(ctx, cfg, p.Stderr)
 	}
 	return exitStatus(p.Stderr, s.name, err)

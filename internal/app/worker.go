@@ -21,6 +21,7 @@ var workerService = service{
 	name:    "worker",
 	summary: "matches events to observers and carries out their actions",
 	require: []string{"nats"},
+	load:    func(env *environment) error { _, err := loadObservers(env); return err },
 	run:     runWorker,
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -236,6 +237,31 @@ func TestWrongFlagsAreUsageErrors(t *testing.T) {
 				t.Errorf("got %T %v, want a usage error with %s", err, err, c.want)
 			}
 		})
+	}
+}
+
+func TestModeIsGivenBack(t *testing.T) {
+	modes := []string{"--check", "--ready"}
+	for name, c := range map[string]struct {
+		args []string
+		want []string
+		err  string
+	}{
+		"none":               {[]string{"--worker.concurrency", "8"}, nil, ""},
+		"one":                {[]string{"--check", "--worker.concurrency", "8"}, []string{"--check"}, ""},
+		"one, twice":         {[]string{"--check", "--check"}, []string{"--check"}, ""},
+		"two":                {[]string{"--check", "--ready"}, nil, "--check and --ready are two things: ask for one of them"},
+		"one with a word":    {[]string{"--check", "all"}, nil, `worker takes flags only, got "all"`},
+		"one that is none":   {[]string{"--chek"}, nil, "--chek is no flag; did you mean --check?"},
+		"a bad value beside": {[]string{"--check", "--worker.concurrency", "0"}, nil, "--worker.concurrency: worker.concurrency must be at least 1, got 0"},
+	} {
+		_, rest, err := config.Load(config.Request{Service: "worker", Args: c.args, Modes: modes})
+		if c.err == "" && err != nil || c.err != "" && (err == nil || err.Error() != c.err) {
+			t.Errorf("%s: got %v, want %q", name, err, c.err)
+		}
+		if err == nil && !slices.Equal(rest, c.want) {
+			t.Errorf("%s: got %q, want %q", name, rest, c.want)
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 // flagValues are the flags of a command line that are of the configuration.
 type flagValues struct {
 	file  string // --config
+	mode  string // one of Request.Modes
 	paths []string
 	lines []string // the value for each of paths
 }
@@ -35,6 +36,11 @@ func parseFlags(r Request) (flagValues, []string, error) {
 			args = nil
 		case !r.PassRest && (arg == "--help" || arg == "-h"):
 			return flagValues{}, nil, ErrHelp
+		case slices.Contains(r.Modes, arg):
+			if flags.mode != "" && flags.mode != arg {
+				return flagValues{}, nil, usage(r, "%s and %s are two things: ask for one of them", flags.mode, arg)
+			}
+			flags.mode = arg
 		case isKey && key.Type == "bool" && !given && (len(args) == 0 || args[0] != "true" && args[0] != "false"):
 			flags.paths, flags.lines = append(flags.paths, key.Path), append(flags.lines, "true")
 		case isKey || name == "--config":
@@ -59,6 +65,9 @@ func parseFlags(r Request) (flagValues, []string, error) {
 	if len(rest) > 0 && !r.PassRest {
 		return flagValues{}, nil, usage(r, "%s takes flags only, got %q", r.Service, rest[0])
 	}
+	if flags.mode != "" {
+		rest = append(rest, flags.mode)
+	}
 	return flags, rest, nil
 }
 
@@ -73,7 +82,7 @@ func foreign(r Request, name string, known map[string]Key) error {
 	if section == "sources" {
 		return usage(r, "%s: sources are a list, which no flag can set; write them in the file that --config names", name)
 	}
-	names := []string{"--config"}
+	names := append([]string{"--config"}, r.Modes...)
 	for flag := range known {
 		names = append(names, flag)
 	}

@@ -22,6 +22,8 @@ Examples:
 
 Flags:
   --config FILE    the YAML file; also TRIBUTARY_CONFIG
+  --check          read the configuration and what it names, such as observers; no run
+  --ready          ask the service that runs with this configuration whether it is ready
   --help           this text
 
 Every key below can be a flag (--worker.concurrency 8) and a variable

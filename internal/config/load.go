@@ -17,6 +17,7 @@ type Request struct {
 	Args     []string // without the program's name
 	Environ  []string // NAME=value, as os.Environ gives them
 	Require  []string // what the service can't do without: "nats" that nats.url is set, "sources" that their databases are known
+	Modes    []string // flags that ask for something else than a run, such as --check; Load tells which was given
 	PassRest bool     // arguments that are not of the configuration are given back, --help among them; otherwise they are a UsageError
 }
 
@@ -31,7 +32,7 @@ func (e *UsageError) Error() string { return e.Message }
 // Load reads the file that --config or TRIBUTARY_CONFIG names, if any, then the variables TRIBUTARY_<SECTION>_<KEY>, then the
 // flags --<section>.<key>; later ones win. The Config is complete and valid, or the error tells everything that is wrong.
 // Relative paths are taken from the folder of the file, those in variables and flags from the working directory. The second
-// result is what is left of Args, with Request.PassRest.
+// result is what is left of Args: the mode that was asked for, or, with Request.PassRest, what is not of the configuration.
 func Load(r Request) (Config, []string, error) {
 	flags, rest, err := parseFlags(r)
 	if err != nil {

@@ -119,11 +119,32 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	}
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "  ")
-	// An error says that the asker has gone.
-	_ = encoder.Encode(struct {
-		Ready      bool        `json:"ready"`
-		Conditions []Condition `json:"conditions"`
-	}{ready, all})
+	_ = encoder.Encode(Readiness{ready, all}) // an error says that the asker has gone
+}
+
+// Readiness is what /readyz answers.
+type Readiness struct {
+	Ready      bool        `json:"ready"`
+	Conditions []Condition `json:"conditions"`
+}
+
+// AskReady asks the service at address, host:port, for its readiness. It errs where there is no answer.
+func AskReady(ctx context.Context, client *http.Client, address string) (Readiness, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/readyz", nil)
+	if err != nil {
+		return Readiness{}, fmt.Errorf("ask for readiness: %w", err)
+	}
+	request.Close = true // asked once, so no connection is kept
+	response, err := client.Do(request)
+	if err != nil {
+		return Readiness{}, fmt.Errorf("ask for readiness: %w", err)
+	}
+	defer response.Body.Close()
+	var readiness Readiness
+	if err := json.NewDecoder(response.Body).Decode(&readiness); err != nil {
+		return Readiness{}, fmt.Errorf("ask for readiness: status %d: %w", response.StatusCode, err)
+	}
+	return readiness, nil
 }
 
 // writeAddress writes the address file whole, and gives what removes it, unless another process has written its own since.
