@@ -30,6 +30,7 @@ type Action struct {
 // template renders the request of one type of action, but for its type and timeout.
 type template interface {
 	render(v *View) (actions.Request, error)
+	expressions() []asking
 }
 
 // Render makes the request of the action for one event: the same bytes for the same event. It errors where an

@@ -71,6 +71,7 @@ type program struct {
 	kind   cel.Kind
 	name   string   // of the type, in CEL's words
 	images []string // which of before, after and key it reads
+	asks   bool     // it calls changed, changed_to or changed_from
 }
 
 func (e *Env) compile(text string) (*program, error) {
@@ -87,8 +88,11 @@ func (e *Env) compile(text string) (*program, error) {
 	}
 	p := &program{cel: compiled, kind: ast.OutputType().Kind(), name: cel.FormatCELType(ast.OutputType())}
 	celast.PostOrderVisit(ast.NativeRep().Expr(), celast.NewExprVisitor(func(e celast.Expr) {
-		if e.Kind() == celast.IdentKind {
+		switch e.Kind() {
+		case celast.IdentKind:
 			p.reads(e.AsIdent())
+		case celast.CallKind:
+			p.asks = p.asks || asksForChange(e.AsCall().FunctionName())
 		}
 	}))
 	return p, nil
