@@ -116,9 +116,11 @@ func (p *partition) acquire(ctx context.Context) (pin string, err error) {
 		return "", fmt.Errorf("subscribe to deliveries: %w", err)
 	}
 	defer func() { _ = sub.Unsubscribe() }() // errs where the connection is closed
+	defer p.setFirst(false)
 	for ctx.Err() == nil {
 		expires := pullExpires
 		pinned, pending, err := c.state(ctx)
+		p.setFirst(err == nil && !pinned)
 		switch {
 		case err != nil:
 			return "", err

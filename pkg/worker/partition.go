@@ -45,6 +45,7 @@ type partition struct {
 
 	mu      sync.Mutex
 	hold    *hold             // nil while the partition is not held
+	first   bool              // nobody holds the partition: its next event pins it to this worker
 	leaving bool              // nothing begins any more
 	entries map[uint64]*entry // by stream sequence: what is open, and what was settled above its line's watermark
 	lines   map[dedupkv.Line]*line
@@ -83,6 +84,12 @@ func (p *partition) drop() {
 	for _, x := range dropped {
 		x.state = idle
 	}
+}
+
+func (p *partition) setFirst(first bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.first = first
 }
 
 // stop ends the hold in force. What is under way goes on.

@@ -16,7 +16,7 @@ type Status struct {
 // PartitionStatus is a live view of one partition.
 type PartitionStatus struct {
 	Partition int  `json:"partition"`
-	Held      bool `json:"held"`      // the server has pinned it to this worker
+	Held      bool `json:"held"`      // the server has pinned it to this worker, or will with its next event
 	Events    int  `json:"events"`    // in hand
 	Bytes     int  `json:"bytes"`     // of those that are not settled
 	InFlight  int  `json:"in_flight"` // effects that are begun
@@ -41,7 +41,7 @@ func (p *partition) status() PartitionStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return PartitionStatus{
-		Partition: p.number, Held: p.hold != nil && p.hold.sure(), Events: len(p.entries), Bytes: p.bytes, InFlight: len(p.running),
+		Partition: p.number, Held: p.first || p.hold != nil && p.hold.sure(), Events: len(p.entries), Bytes: p.bytes, InFlight: len(p.running),
 	}
 }
 
