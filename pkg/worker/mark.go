@@ -10,6 +10,7 @@ import (
 
 const (
 	saveEvery  = time.Second
+	saveWithin = 2 * time.Second
 	loadWithin = time.Second
 )
 
@@ -76,14 +77,12 @@ func (p *partition) save(ctx context.Context) {
 	}
 }
 
-const saveWithin = 2 * time.Second
-
 // depart leaves the partition to its next owner at once.
 func (p *partition) depart(ctx context.Context, h *hold) error {
-	ctx = context.WithoutCancel(ctx)
-	p.save(ctx)
 	if !h.sure() {
 		return errUnsure // the pin may be somebody else's by now
 	}
+	ctx = context.WithoutCancel(ctx)
+	p.save(ctx)
 	return p.consumer.unpin(ctx)
 }
