@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -53,29 +54,52 @@ func (in *Inbox) Run(ctx context.Context, state State, feed *Feed) error {
 	if err != nil {
 		return fmt.Errorf("open INBOX: %w", err)
 	}
-	position := in.locate(state.Position, stream.CachedInfo())
+	position, base, err := in.locate(state.Position, stream.CachedInfo())
+	if err != nil {
+		return err
+	}
 	consumer, err := in.js.OrderedConsumer(ctx, events.StreamInbox, jetstream.OrderedConsumerConfig{
-		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: max(uint64(position.EndLSN), 1),
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: max(uint64(position.EndLSN)-base, 1),
 	})
 	if err != nil {
 		return fmt.Errorf("read INBOX: %w", err)
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return in.purge(ctx, stream, feed) })
-	group.Go(func() error { return in.read(ctx, consumer, position, feed) })
+	group.Go(func() error { return in.purge(ctx, stream, base, feed) })
+	group.Go(func() error { return in.read(ctx, consumer, position, base, feed) })
 	return group.Wait()
 }
 
-// locate says where to read on. A stream that was made anew counts from 1 again, under the next incarnation.
-func (in *Inbox) locate(p Position, info *jetstream.StreamInfo) Position {
-	created := strconv.FormatInt(info.Created.UnixNano(), 36)
-	if p.SystemID == created {
-		return p
-	}
-	return Position{Incarnation: p.Incarnation + 1, SystemID: created, Phase: PhaseStreaming, EndLSN: 1}
+// inboxCursor is the cursor in positions of INBOX.
+type inboxCursor struct {
+	Base uint64 `json:"base"` // what is added to the stream's own sequences
 }
 
-func (in *Inbox) read(ctx context.Context, consumer jetstream.Consumer, position Position, feed *Feed) error {
+// locate says where to read on. A stream that was made anew counts from 1 again, under the next incarnation; what it
+// brings is placed behind all that was stored before, since places ascend for ever.
+func (in *Inbox) locate(p Position, info *jetstream.StreamInfo) (Position, uint64, error) {
+	var cursor inboxCursor
+	if len(p.Cursor) > 0 {
+		if err := json.Unmarshal(p.Cursor, &cursor); err != nil {
+			return Position{}, 0, fmt.Errorf("%w: cursor of INBOX: %w", errCorrupt, err)
+		}
+	}
+	created := strconv.FormatInt(info.Created.UnixNano(), 36)
+	if p.SystemID == created {
+		return p, cursor.Base, nil
+	}
+	cursor.Base = uint64(p.CommitLSN)
+	text, err := json.Marshal(cursor)
+	if err != nil {
+		return Position{}, 0, fmt.Errorf("encode the cursor of INBOX: %w", err)
+	}
+	return Position{
+		Incarnation: p.Incarnation + 1, SystemID: created, Phase: PhaseStreaming, Cursor: text,
+		CommitLSN: p.CommitLSN, Index: p.Index, EndLSN: p.CommitLSN + 1,
+	}, cursor.Base, nil
+}
+
+func (in *Inbox) read(ctx context.Context, consumer jetstream.Consumer, position Position, base uint64, feed *Feed) error {
 	messages, err := consumer.Messages(jetstream.PullMaxMessages(inboxBatch))
 	if err != nil {
 		return fmt.Errorf("read INBOX: %w", err)
@@ -84,7 +108,7 @@ func (in *Inbox) read(ctx context.Context, consumer jetstream.Consumer, position
 	defer stop()
 	defer messages.Stop()
 	for {
-		batch, err := in.nextBatch(ctx, messages, &position, feed)
+		batch, err := in.nextBatch(ctx, messages, &position, base, feed)
 		if err != nil {
 			return err
 		}
@@ -96,7 +120,9 @@ func (in *Inbox) read(ctx context.Context, consumer jetstream.Consumer, position
 
 // nextBatch wraps the messages that are there, at least one, and ends with the position behind them, so that both are
 // stored together or not at all.
-func (in *Inbox) nextBatch(ctx context.Context, messages jetstream.MessagesContext, position *Position, feed *Feed) (*Batch, error) {
+func (in *Inbox) nextBatch(
+	ctx context.Context, messages jetstream.MessagesContext, position *Position, base uint64, feed *Feed,
+) (*Batch, error) {
 	batch := feed.Batch()
 	for n := 0; n < inboxBatch && len(batch.Buf) < MaxBatchBytes/2; n++ {
 		msg, err := nextMessage(ctx, messages, n > 0)
@@ -106,7 +132,7 @@ func (in *Inbox) nextBatch(ctx context.Context, messages jetstream.MessagesConte
 		if err != nil {
 			return nil, fmt.Errorf("read INBOX: %w", err)
 		}
-		sequence, err := in.add(ctx, batch, msg, position)
+		sequence, err := in.add(ctx, batch, msg, position.SystemID, base)
 		if err != nil {
 			return nil, err
 		}
@@ -130,16 +156,17 @@ func nextMessage(ctx context.Context, messages jetstream.MessagesContext, only b
 	return msg, err
 }
 
-// add appends one message's event to batch, or quarantines it.
-func (in *Inbox) add(ctx context.Context, batch *Batch, msg jetstream.Msg, position *Position) (uint64, error) {
+// add appends one message's event to batch, or quarantines it, and gives the message's place.
+func (in *Inbox) add(ctx context.Context, batch *Batch, msg jetstream.Msg, stream string, base uint64) (uint64, error) {
 	meta, err := msg.Metadata()
 	if err != nil {
 		return 0, fmt.Errorf("read INBOX: %w", err)
 	}
-	sequence := meta.Sequence.Stream
+	own := fmt.Sprintf("inbox-%s-%d", stream, meta.Sequence.Stream)
+	sequence := base + meta.Sequence.Stream
 	id := msg.Headers().Get(jetstream.MsgIDHeader)
 	if id == "" {
-		id = fmt.Sprintf("inbox-%s-%d", position.SystemID, sequence)
+		id = own
 	}
 	start := len(batch.Buf)
 	publication, err := events.ParsePublication(msg.Subject())
@@ -156,7 +183,7 @@ func (in *Inbox) add(ctx context.Context, batch *Batch, msg jetstream.Msg, posit
 	}
 	if err != nil {
 		batch.Buf = batch.Buf[:start]
-		return sequence, in.quarantine(ctx, msg, sequence, position.SystemID, err)
+		return sequence, in.quarantine(ctx, msg, own, err)
 	}
 	key := publication.EntityKey()
 	address := events.Address{
@@ -172,28 +199,28 @@ func (in *Inbox) add(ctx context.Context, batch *Batch, msg jetstream.Msg, posit
 
 // quarantine keeps what can't be an event, with the reason. It is written before the position moves on, under an id
 // of its own, so that it is there once.
-func (in *Inbox) quarantine(ctx context.Context, msg jetstream.Msg, sequence uint64, stream string, reason error) error {
+func (in *Inbox) quarantine(ctx context.Context, msg jetstream.Msg, id string, reason error) error {
 	err := in.opts.Quarantine(ctx, deadletter.Record{
-		ID: fmt.Sprintf("inbox-%s-%d", stream, sequence), Reason: deadletter.Undecodable, Subject: msg.Subject(),
+		ID: id, Reason: deadletter.Undecodable, Subject: msg.Subject(),
 		Error: reason.Error(), Raw: msg.Data(), Header: msg.Headers(),
 	})
 	if err != nil {
-		return fmt.Errorf("quarantine message %d of INBOX: %w", sequence, err)
+		return fmt.Errorf("quarantine message %s: %w", id, err)
 	}
 	in.opts.Metrics.quarantined.WithLabelValues(events.InboxSource).Inc()
-	in.opts.Log.Warn("a published message can't be an event; it lies in DEADLETTERS", "subject", msg.Subject(), "sequence", sequence, "err", reason)
+	in.opts.Log.Warn("a published message can't be an event; it lies in DEADLETTERS", "subject", msg.Subject(), "id", id, "err", reason)
 	return nil
 }
 
 // purge frees INBOX of what was stored long enough ago.
-func (in *Inbox) purge(ctx context.Context, stream jetstream.Stream, feed *Feed) error {
+func (in *Inbox) purge(ctx context.Context, stream jetstream.Stream, base uint64, feed *Feed) error {
 	var purged events.LSN
 	for sleep(ctx, inboxPurgeEvery) {
 		through := feed.Confirmable()
-		if through <= purged || through <= 1 {
+		if through <= purged || uint64(through) <= base+1 {
 			continue
 		}
-		if err := stream.Purge(ctx, jetstream.WithPurgeSequence(uint64(through))); err != nil {
+		if err := stream.Purge(ctx, jetstream.WithPurgeSequence(uint64(through)-base)); err != nil {
 			in.opts.Log.Warn("purge INBOX", "err", err)
 			continue
 		}

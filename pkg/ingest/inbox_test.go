@@ -105,8 +105,12 @@ func TestInboxMadeAnewIsReadFromItsBeginning(t *testing.T) {
 	w.publish(t, "publish.web.order.placed", `2`, nil)
 	w.lead(t, w.inbox())
 	eventually(t, "the second is stored", func() bool { return len(w.events(t)) == 2 })
-	if stored := w.events(t); stored[0].ID == stored[1].ID {
+	stored := w.events(t)
+	if stored[0].ID == stored[1].ID {
 		t.Errorf("both have the id %s", stored[0].ID)
+	}
+	if stored[1].Sequence.Compare(stored[0].Sequence) <= 0 {
+		t.Errorf("%s lies behind %s: whoever has settled that far would skip it", stored[1].Sequence, stored[0].Sequence)
 	}
 }
 
