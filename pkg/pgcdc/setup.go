@@ -29,6 +29,9 @@ func (r *run) setUp(ctx context.Context, system *system) error {
 		return err
 	}
 	defer closeConn(ctx, conn)
+	if err := r.unbound(ctx, conn); err != nil {
+		return err
+	}
 	r.opts.Log.Info("making the slot, behind all transactions that are open", "slot", r.opts.Slot)
 	slot, err := r.createSlot(ctx, conn)
 	if err != nil {

@@ -103,8 +103,10 @@ func (r *run) unbound(ctx context.Context, conn *pgconn.PgConn) error {
 	if r.version < timeoutVersion {
 		return nil
 	}
-	_, err := conn.Exec(ctx, "SET transaction_timeout = 0").ReadAll()
-	return err
+	if _, err := conn.Exec(ctx, "SET transaction_timeout = 0").ReadAll(); err != nil {
+		return fmt.Errorf("set transaction_timeout: %w", err)
+	}
+	return nil
 }
 
 // snapshot is the reader's state.

@@ -183,3 +183,37 @@ func TestColumnsMayChange(t *testing.T) {
 		`op "insert" schema "public" table "orders" key {"id":3} after {"id":3,"p":{"a":3,"b":"z","c":true},"m":"d"} index 1 last`,
 	)
 }
+
+func TestAPublicationThatIsGivenDecides(t *testing.T) {
+	db := newDatabase(t, pgtest.Database(t))
+	db.exec(`CREATE TABLE log (id int PRIMARY KEY, n int) PARTITION BY RANGE (id); CREATE TABLE log_1 PARTITION OF log FOR VALUES FROM (0) TO (10);
+		CREATE TABLE other (id int PRIMARY KEY); INSERT INTO log VALUES (2, 2), (1, 1);
+		CREATE PUBLICATION given FOR TABLE log WITH (publish_via_partition_root = true); ALTER PUBLICATION given OWNER TO pg_monitor`)
+	s := newStore(t)
+	r := s.start(db.source(withSnapshot, func(o *Options) { o.Publication = "given" }), 0)
+	r.streaming()
+	db.exec(`INSERT INTO other VALUES (1)`)
+	db.exec(`UPDATE log SET n = 3 WHERE id = 1`)
+	checkData(t, r.events(3),
+		`op "snapshot" schema "public" table "log" key {"id":1} after {"id":1,"n":1}`,
+		`op "snapshot" schema "public" table "log" key {"id":2} after {"id":2,"n":2}`,
+		`op "update" schema "public" table "log" key {"id":1} after {"id":1,"n":3} index 1 last`,
+	)
+}
+
+func TestColumnListsAndRowFiltersHoldForTheSnapshotToo(t *testing.T) {
+	db := newDatabase(t, pgtest.Database(t))
+	if db.value(`SELECT (current_setting('server_version_num')::int < 150000)::text`) == "true" {
+		t.Skip("PostgreSQL 14 has neither")
+	}
+	db.exec(`CREATE TABLE a (secret text, id int PRIMARY KEY, n int); INSERT INTO a VALUES ('s', 1, 1), ('s', 2, -1)`)
+	db.exec(`CREATE PUBLICATION given FOR TABLE a (id, n) WHERE (id <> 2)`)
+	s := newStore(t)
+	r := s.start(db.source(withSnapshot, func(o *Options) { o.Publication = "given" }), 0)
+	r.streaming()
+	db.exec(`INSERT INTO a VALUES ('s', 3, 3)`)
+	checkData(t, r.events(2),
+		`op "snapshot" schema "public" table "a" key {"id":1} after {"id":1,"n":1}`,
+		`op "insert" schema "public" table "a" key {"id":3} after {"id":3,"n":3} index 1 last`,
+	)
+}

@@ -91,6 +91,8 @@ func (t *table) String() string { return t.Schema + "." + t.Name }
 // tablesSQL lists the tables that can be published, but for those of extensions. A primary key that is deferrable
 // identifies nothing (RelationGetIndexList).
 const tablesSQL = `
+WITH listed AS MATERIALIZED (SELECT p.schemaname, p.tablename FROM pg_catalog.pg_publication_tables p WHERE p.pubname = $1),
+     named AS MATERIALIZED (SELECT r.prrelid FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid WHERE p.pubname = $1)
 SELECT c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', c.relreplident::text,
        CASE c.relreplident
          WHEN 'f' THEN true
@@ -99,8 +101,7 @@ SELECT c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', c.relreplident:
          ELSE false
        END,
        pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT') AND NOT pg_catalog.row_security_active(c.oid),
-       EXISTS (SELECT FROM pg_catalog.pg_publication_tables p WHERE p.pubname = $1 AND p.schemaname = n.nspname AND p.tablename = c.relname)
-         OR EXISTS (SELECT FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid WHERE p.pubname = $1 AND r.prrelid = c.oid),
+       (n.nspname, c.relname) IN (SELECT schemaname, tablename FROM listed) OR c.oid IN (SELECT prrelid FROM named),
        ARRAY(SELECT part FROM pg_catalog.pg_partition_ancestors(c.oid) AS up(oid)
                JOIN pg_catalog.pg_class a ON a.oid = up.oid JOIN pg_catalog.pg_namespace s ON s.oid = a.relnamespace,
                LATERAL unnest(ARRAY[s.nspname::text, a.relname::text]) WITH ORDINALITY AS x(part, place)
