@@ -36,7 +36,8 @@ func (r *run) stream(ctx context.Context) error {
 	r.opts.Log.Info("reading changes", "slot", r.opts.Slot, "from", start.String(), "behind", r.state.Last.String())
 
 	status := &status{
-		conn: wire.Conn, confirmable: r.feed.Confirmable, blocked: r.out.blockedFor, metrics: r.metrics, asked: make(chan struct{}, 1),
+		conn: wire.Conn, confirmable: r.feed.Confirmable, blocked: r.out.blockedFor, inTouch: r.feed.InTouch,
+		metrics: r.metrics, asked: make(chan struct{}, 1),
 	}
 	status.hear(start, time.Now())
 	beat := &heartbeat{run: r}
@@ -134,7 +135,8 @@ type stream struct {
 
 func (s *stream) read(ctx context.Context) error {
 	for {
-		if s.wire.ReadBufferLen() == 0 {
+		// A transaction comes at once, after its commit: waiting for its end makes no event late, and batches large.
+		if s.wire.ReadBufferLen() == 0 && !s.decoder.open {
 			if err := s.out.flush(ctx); err != nil {
 				return err
 			}
