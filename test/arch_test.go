@@ -46,7 +46,7 @@ var imports = map[string][]string{
 	// The index, and its adapters.
 	"pkg/indexer":          {"pkg/events", "pkg/retry", "pkg/deadletter", "pkg/indexer/query"},
 	"pkg/indexer/query":    {},
-	"pkg/indexer/elastic":  {"pkg/indexer", "pkg/indexer/query"},
+	"pkg/indexer/elastic":  {"pkg/events", "pkg/retry", "pkg/indexer", "pkg/indexer/query"},
 	"pkg/indexer/embedded": {"pkg/indexer", "pkg/indexer/query"},
 
 	// The actions: each is an adapter, and none imports another.
