@@ -180,7 +180,7 @@ func (f *fence) readLast(ctx context.Context, subject string) error {
 		return fmt.Errorf("%w: message %d of EVENTS: %w", errCorrupt, msg.Sequence, err)
 	}
 	ofThisDatabase := strings.HasPrefix(event.ID, f.source+"-"+strconv.FormatUint(f.position.Incarnation, 10)+"-")
-	if !ofThisDatabase || event.Sequence.Compare(f.last) <= 0 {
+	if !ofThisDatabase || event.Sequence.Compare(f.last) < 0 {
 		return nil
 	}
 	row, err := event.Row()
@@ -189,7 +189,7 @@ func (f *fence) readLast(ctx context.Context, subject string) error {
 	}
 	f.last = event.Sequence
 	through := events.LSN(event.Sequence.Commit)
-	if row.Tx == nil || row.Tx.Last {
+	if row.Tx != nil && row.Tx.Last { // a commit may begin where a message of no transaction ends
 		through++
 	}
 	f.through = max(f.through, through)
