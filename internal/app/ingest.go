@@ -42,7 +42,7 @@ func runIngest(ctx context.Context, env *environment) error {
 	pipeline := ingest.NewPipeline(road.nc, stream, ingest.Options{
 		Leader: env.owner, Rewind: env.config.Ingest.Rewind, RewindBytes: uint64(env.config.Ingest.RewindBytes),
 		QueueBytes: int(env.config.Ingest.QueueBytes), Renew: renewEvery(stream), Log: env.log, Metrics: metrics,
-		Leading: func(source string, leading bool) { env.ready.Set("source "+source, true, standing(leading)) },
+		Health: func(source string, ok bool, why string) { env.ready.Set("source "+source, ok, why) },
 	})
 	leases := natskv.Open(road.js, events.BucketLeases)
 	held := func(key string) *lease.Keeper {

@@ -34,13 +34,6 @@ func unlessEnded(ctx context.Context, err error) error {
 	return err
 }
 
-func standing(leading bool) string {
-	if leading {
-		return "leads"
-	}
-	return "stands by"
-}
-
 // renewEvery is how often a position is written again: no message surely outlives the stream's max_age over a restart.
 func renewEvery(stream jetstream.Stream) time.Duration {
 	renew := time.Hour

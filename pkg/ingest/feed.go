@@ -3,12 +3,13 @@ package ingest
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/tributary-dev/tributary/pkg/events"
 )
 
 // Feed is the bounded road between the reader of a source and its publisher. The source's side is Batch, Put, Sync,
-// Idle and Confirmable; all are safe for concurrent use.
+// Idle, InTouch and Confirmable; all are safe for concurrent use.
 type Feed struct {
 	maxBytes int
 	spare    sync.Pool
@@ -17,6 +18,8 @@ type Feed struct {
 	waiting     []*Batch
 	bytes       int           // of what was put and is not stored
 	confirmable events.LSN    // guarded by mu
+	touched     time.Time     // when the source last heard of its origin; guarded by mu
+	taken       time.Time     // when something waiting was last stored, or the first of it was put; guarded by mu
 	changed     chan struct{} // closed and replaced whenever any of the above changes
 }
 
@@ -38,6 +41,11 @@ func (f *Feed) Put(ctx context.Context, b *Batch) error {
 	return f.wait(ctx, func() bool {
 		if f.bytes > 0 && f.bytes+size > f.maxBytes {
 			return false
+		}
+		now := time.Now()
+		f.touched = now
+		if f.bytes == 0 {
+			f.taken = now
 		}
 		f.bytes += size
 		f.waiting = append(f.waiting, b)
@@ -79,6 +87,7 @@ func (f *Feed) Take(ctx context.Context) ([]*Batch, error) {
 func (f *Feed) Stored(b *Batch) {
 	f.mu.Lock()
 	f.bytes -= b.size()
+	f.taken = time.Now()
 	f.signal()
 	f.mu.Unlock()
 	const largest = 1 << 20 // a batch that a huge row made is left to the collector

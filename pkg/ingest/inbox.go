@@ -125,7 +125,11 @@ func (in *Inbox) nextBatch(
 ) (*Batch, error) {
 	batch := feed.Batch()
 	for n := 0; n < inboxBatch && len(batch.Buf) < MaxBatchBytes/2; n++ {
-		msg, err := nextMessage(ctx, messages, n > 0)
+		wait := nextMessage
+		if n == 0 {
+			wait = firstMessage
+		}
+		msg, err := wait(messages, feed)
 		if errors.Is(err, errNoneWaits) {
 			break
 		}
@@ -145,10 +149,18 @@ func (in *Inbox) nextBatch(
 
 var errNoneWaits = errors.New("no message waits")
 
-func nextMessage(ctx context.Context, messages jetstream.MessagesContext, only bool) (jetstream.Msg, error) {
-	if !only {
-		return messages.Next(jetstream.NextContext(ctx))
+// firstMessage waits for a message, however long it takes. It ends when messages is stopped.
+func firstMessage(messages jetstream.MessagesContext, feed *Feed) (jetstream.Msg, error) {
+	for {
+		feed.InTouch()
+		msg, err := messages.Next(jetstream.NextMaxWait(heardWithin / 4))
+		if !errors.Is(err, nats.ErrTimeout) {
+			return msg, err
+		}
 	}
+}
+
+func nextMessage(messages jetstream.MessagesContext, _ *Feed) (jetstream.Msg, error) {
 	msg, err := messages.Next(jetstream.NextMaxWait(time.Millisecond))
 	if errors.Is(err, nats.ErrTimeout) {
 		return nil, errNoneWaits

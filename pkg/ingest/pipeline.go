@@ -35,7 +35,10 @@ type Options struct {
 	Renew       time.Duration // a position is written at least this often; 1 h if 0
 	Log         *slog.Logger
 	Metrics     *Metrics
-	Leading     func(source string, leading bool) // told of each change; may be nil
+
+	// Health is told whether a source is well in this process, which leads and gets on, or stands by; and why. It may be
+	// nil, and is called from several goroutines.
+	Health func(source string, ok bool, why string)
 }
 
 // Pipeline runs one source after a lease on it is held.
@@ -61,10 +64,16 @@ func NewPipeline(nc *nats.Conn, stream jetstream.Stream, opts Options) *Pipeline
 // other trouble is logged and tried again.
 func (p *Pipeline) Run(ctx context.Context, source Source, lease leadership) error {
 	metrics := p.opts.Metrics.of(source.Name())
-	pause := time.Duration(0)
+	health := &health{source: source.Name(), report: p.opts.Health}
+	defer health.leads() // no timer stays behind
+	pause, calm := time.Duration(0), calmAfterStart
 	for {
 		started := time.Now()
-		err := lease.Hold(ctx, func(ctx context.Context) error { return p.lead(ctx, source, metrics) })
+		health.waits(calm)
+		err := lease.Hold(ctx, func(ctx context.Context) error {
+			health.leads()
+			return p.lead(ctx, source, metrics, health)
+		})
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -75,6 +84,9 @@ func (p *Pipeline) Run(ctx context.Context, source Source, lease leadership) err
 			pause = 0
 		}
 		pause = min(max(2*pause, 100*time.Millisecond), 5*time.Second)
+		calm = calmAfterTrouble
+		health.leads()
+		health.set(false, fmt.Sprintf("reading stopped: %v", err))
 		p.opts.Log.Warn("reading stopped; it will go on", "source", source.Name(), "err", err, "again_in", pause)
 		if !sleep(ctx, pause) {
 			return nil
@@ -83,7 +95,7 @@ func (p *Pipeline) Run(ctx context.Context, source Source, lease leadership) err
 }
 
 // lead is one session: a takeover, then reading and publishing until either ends.
-func (p *Pipeline) lead(ctx context.Context, source Source, metrics *sourceMetrics) error {
+func (p *Pipeline) lead(ctx context.Context, source Source, metrics *sourceMetrics, health *health) error {
 	f, err := newFence(p.nc, p.stream, source.Name(), p.opts.Leader, p.opts.Log, metrics)
 	if err != nil {
 		return err
@@ -94,8 +106,8 @@ func (p *Pipeline) lead(ctx context.Context, source Source, metrics *sourceMetri
 		return fmt.Errorf("take over %s: %w", source.Name(), err)
 	}
 	metrics.takeovers.Inc()
-	p.leading(source.Name(), metrics, true)
-	defer p.leading(source.Name(), metrics, false)
+	metrics.leading.Set(1)
+	defer metrics.leading.Set(0)
 
 	feed := NewFeed(p.opts.QueueBytes)
 	group, ctx := errgroup.WithContext(ctx)
@@ -106,17 +118,8 @@ func (p *Pipeline) lead(ctx context.Context, source Source, metrics *sourceMetri
 		return context.Canceled // a source that ends by itself ends the session
 	})
 	group.Go(func() error { return p.publish(ctx, f, feed, metrics) })
+	group.Go(func() error { return health.watch(ctx, feed) })
 	return group.Wait()
-}
-
-func (p *Pipeline) leading(source string, metrics *sourceMetrics, leading bool) {
-	metrics.leading.Set(0)
-	if leading {
-		metrics.leading.Set(1)
-	}
-	if p.opts.Leading != nil {
-		p.opts.Leading(source, leading)
-	}
 }
 
 // publish stores what feed brings, and confirms what was stored long enough ago.

@@ -113,6 +113,7 @@ type world struct {
 	registry *prometheus.Registry
 	metrics  *ingest.Metrics
 	leaders  atomic.Int64
+	health   func(source string, ok bool, why string)
 	pipeline func() *ingest.Pipeline
 }
 
@@ -139,6 +140,7 @@ func newWorld(t *testing.T, server *natstest.Server) *world {
 		}
 		return ingest.NewPipeline(nc, stream, ingest.Options{
 			Leader: fmt.Sprintf("leader-%d", w.leaders.Add(1)), Log: slog.New(slog.DiscardHandler), Metrics: w.metrics,
+			Health: w.health,
 		})
 	}
 	return w

@@ -32,6 +32,7 @@ type status struct {
 	conn        net.Conn
 	confirmable func() events.LSN
 	blocked     func(now time.Time) time.Duration // how long the reader has been held up
+	inTouch     func()                            // called each second in which the server said something
 	metrics     *sourceMetrics
 
 	received atomic.Uint64
@@ -39,6 +40,7 @@ type status struct {
 	asked    chan struct{} // holds a token when the server waits for status
 
 	confirmed events.LSN // run's own
+	touched   int64      // run's own: heard, when inTouch was called last
 }
 
 // hear notes a message from the server, which was sent up to end.
@@ -66,6 +68,10 @@ func (s *status) run(ctx context.Context) error {
 		silent := now.Sub(time.Unix(0, s.heard.Load()))
 		if s.blocked(now) > 0 {
 			silent = 0 // it may have said much that nobody read yet
+		}
+		if heard := s.heard.Load(); heard != s.touched {
+			s.touched = heard
+			s.inTouch()
 		}
 		if silent > silentFor {
 			return fmt.Errorf("%w for %s", errSilent, silent.Round(time.Second))
