@@ -13,7 +13,7 @@ type Change struct {
 	Op           Op
 	Schema       string
 	Table        string
-	Time         time.Time // of the commit, or of the snapshot
+	Time         time.Time // of the commit, or of the snapshot; zero where PostgreSQL gives none
 	PartitionKey []byte    // AppendEntityKey; also the CloudEvents subject
 	Sequence     Sequence
 
@@ -48,8 +48,10 @@ func AppendChange(dst []byte, c *Change) []byte {
 	}
 	dst = append(dst, `","subject":"`...)
 	dst = append(dst, c.PartitionKey...)
-	dst = append(dst, `","time":"`...)
-	dst = appendTime(dst, c.Time)
+	if !c.Time.IsZero() {
+		dst = append(dst, `","time":"`...)
+		dst = appendTime(dst, c.Time)
+	}
 	dst = append(dst, `","datacontenttype":"application/json","partitionkey":"`...)
 	dst = append(dst, c.PartitionKey...)
 	dst = append(dst, `","sequence":"`...)
