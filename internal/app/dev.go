@@ -183,7 +183,7 @@ func (d *development) serve(ctx context.Context) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return server.Run(ctx) })
-	for _, s := range []service{ingestService, workerService, jobRunnerService} {
+	for _, s := range []service{ingestService, workerService, jobRunnerService, indexerService} {
 		group.Go(func() error {
 			if err := s.run(ctx, d.env.of(s.name, d.env.base)); err != nil {
 				return fmt.Errorf("%s: %w", s.name, err)

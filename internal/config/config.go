@@ -91,8 +91,20 @@ type Jobs struct {
 
 // Indexer makes events searchable.
 type Indexer struct {
-	Elasticsearch string `key:"elasticsearch" help:"the address of Elasticsearch; empty takes the embedded index"`
-	Dir           string `key:"dir" path:"true" help:"the folder of the embedded index; empty takes index in state_dir"`
+	Elasticsearch string        `key:"elasticsearch" help:"the address of Elasticsearch or OpenSearch; empty takes the embedded index"`
+	Username      string        `key:"username" help:"the user of indexer.elasticsearch"`
+	Password      Secret        `key:"password" help:"the password of indexer.username: env:NAME or file:PATH"`
+	APIKey        Secret        `key:"api_key" help:"an API key instead of a user, as Elasticsearch encodes it: env:NAME or file:PATH"`
+	CAFile        string        `key:"ca_file" path:"true" help:"certificates in PEM that indexer.elasticsearch is trusted by, instead of the system's"`
+	AllowUnknown  bool          `key:"allow_unknown" default:"false" help:"whether a server is taken for Elasticsearch that does not say that it is, nor that it is OpenSearch"`
+	Index         string        `key:"index" default:"tributary-events" help:"what the names of indices in Elasticsearch begin with: <index>-YYYY.MM; also the name of their template"`
+	Dir           string        `key:"dir" path:"true" help:"the folder of the embedded index; empty takes index in state_dir"`
+	BulkCount     int           `key:"bulk_count" default:"2000" min:"1" max:"10000" help:"the most documents that are written at once"`
+	BulkBytes     Size          `key:"bulk_bytes" default:"8MiB" min:"64KiB" max:"90MiB" help:"the most bytes that are written at once"`
+	BulkAge       time.Duration `key:"bulk_age" default:"500ms" min:"1ms" help:"how long a document waits for others to be written with"`
+	Concurrency   int           `key:"concurrency" default:"2" min:"1" max:"64" help:"how many writes are made at the same time"`
+	QueueBytes    Size          `key:"queue_bytes" default:"32MiB" min:"8MiB" help:"the memory for events and documents that are not indexed yet; what is being sent takes up to indexer.concurrency times indexer.bulk_bytes beside it"`
+	Retention     time.Duration `key:"retention" default:"0s" min:"0s" help:"a month is removed from the index when all of it is older, such as 90d; 0s keeps all"`
 }
 
 // HTTP is each service's own server, for metrics and health.

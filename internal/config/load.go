@@ -83,7 +83,10 @@ func (c *Config) complete(dir string, lookup func(string) (string, bool)) error 
 	if c.origins["state_dir"] == "" {
 		c.StateDir = filepath.Join(dir, c.StateDir)
 	}
-	for _, path := range []*string{&c.StateDir, &c.Observers, &c.NATS.Credentials, &c.Indexer.Dir} {
+	for _, secret := range []*Secret{&c.Indexer.Password, &c.Indexer.APIKey} {
+		*secret = secret.from(dir, lookup)
+	}
+	for _, path := range []*string{&c.StateDir, &c.Observers, &c.NATS.Credentials, &c.Indexer.Dir, &c.Indexer.CAFile} {
 		if *path == "" {
 			continue
 		}
@@ -92,9 +95,6 @@ func (c *Config) complete(dir string, lookup func(string) (string, bool)) error 
 			return fmt.Errorf("find the working directory: %w", err)
 		}
 		*path = absolute
-	}
-	if c.Indexer.Dir == "" {
-		c.Indexer.Dir = filepath.Join(c.StateDir, "index")
 	}
 	return nil
 }

@@ -73,6 +73,12 @@ func (s Secret) check() error {
 	return errors.New("env:NAME, file:PATH or postgres://user@host/database (the value is not shown)")
 }
 
+// elsewhere tells whether the reference is to a value that stands elsewhere.
+func (s Secret) elsewhere() bool {
+	kind, rest, _ := strings.Cut(s.reference, ":")
+	return (kind == "env" || kind == "file") && strings.TrimSpace(rest) != ""
+}
+
 // from gives the secret with its file's path taken from dir, and variables asked of lookup.
 func (s Secret) from(dir string, lookup func(string) (string, bool)) Secret {
 	s.lookup = lookup

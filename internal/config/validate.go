@@ -31,9 +31,7 @@ func (c *Config) Validate() error {
 	if message := judgeServers(c.NATS.URL); message != "" {
 		report("nats.url", message)
 	}
-	if message := judgeElasticsearch(c.Indexer.Elasticsearch); message != "" {
-		report("indexer.elasticsearch", message)
-	}
+	c.Indexer.judge(report)
 	if message := judgeListen(c.HTTP.Listen); message != "" {
 		report("http.listen", message)
 	}
@@ -141,6 +139,31 @@ func judgeServers(text string) string {
 		}
 	}
 	return ""
+}
+
+func (x *Indexer) judge(report func(path, message string)) {
+	if message := judgeElasticsearch(x.Elasticsearch); message != "" {
+		report("indexer.elasticsearch", message)
+	}
+	for path, secret := range map[string]Secret{"indexer.password": x.Password, "indexer.api_key": x.APIKey} {
+		if !secret.Empty() && !secret.elsewhere() {
+			report(path, "must be env:NAME or file:PATH (the value is not shown)")
+		}
+	}
+	switch {
+	case !x.APIKey.Empty() && x.Username != "":
+		report("indexer.api_key", "must not be set beside indexer.username: it is used instead of a user")
+	case x.Username != "" && x.Password.Empty():
+		report("indexer.username", "must not be set without indexer.password")
+	case x.Username == "" && !x.Password.Empty():
+		report("indexer.password", "must not be set without indexer.username")
+	}
+	if foreign := strings.Trim(x.Index, "abcdefghijklmnopqrstuvwxyz0123456789-_."); foreign != "" || x.Index == "" || strings.Contains("-_.", x.Index[:1]) {
+		report("indexer.index", fmt.Sprintf("must be of a-z, 0-9, -, _ and ., and begin with a letter or digit, got %q", x.Index))
+	}
+	if x.BulkBytes > x.QueueBytes {
+		report("indexer.bulk_bytes", fmt.Sprintf("must be at most indexer.queue_bytes (%s), got %s", x.QueueBytes, x.BulkBytes))
+	}
 }
 
 func judgeElasticsearch(text string) string {
