@@ -80,7 +80,11 @@ func (f *fence) request(ctx context.Context, subject string, data []byte) (uint6
 	if err != nil {
 		return 0, err
 	}
-	return readAck(answer)
+	sequence, err := readAck(answer)
+	if err == nil {
+		f.acknowledge(sequence, subject)
+	}
+	return sequence, err
 }
 
 func (f *fence) send(subject, reply string, data []byte) error {

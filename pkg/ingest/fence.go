@@ -34,6 +34,10 @@ const (
 	answerTimeout = 2 * time.Second // of one publish; settling a doubt costs little, so a dead server is left early
 	askTimeout    = 500 * time.Millisecond
 	fullPause     = 500 * time.Millisecond
+
+	// After so long without an answer a server may have died and come back unnoticed, where it is not the one that we are
+	// connected to.
+	quietFor = time.Second
 )
 
 // fence writes to EVENTS for one leader of one source. Everything that it publishes expects the source's last position
@@ -48,12 +52,16 @@ type fence struct {
 	log      *slog.Logger
 	metrics  *sourceMetrics
 
-	replies    chan *nats.Msg
-	inbox      string
-	sub        *nats.Subscription
-	tokens     uint64
-	batches    uint64
-	reconnects uint64 // of the connection, when the stream's end was last read
+	replies chan *nats.Msg
+	inbox   string
+	sub     *nats.Subscription
+	tokens  uint64
+	batches uint64
+
+	// What says that the stream may hold less than was acknowledged.
+	reconnects uint64       // of the connection, when the stream's end was last read
+	newest     acknowledged // the last message that was
+	answered   time.Time    // when that was last known to be there
 
 	sequence uint64   // of the last position, in EVENTS
 	position Position // as it was last written, with what was stored since
@@ -61,6 +69,12 @@ type fence struct {
 	through  events.LSN
 
 	header nats.Header // reused: publishing copies it
+}
+
+// acknowledged is a message of ours in EVENTS.
+type acknowledged struct {
+	sequence uint64
+	subject  string
 }
 
 func newFence(nc *nats.Conn, stream jetstream.Stream, source, leader string, log *slog.Logger, metrics *sourceMetrics) (*fence, error) {

@@ -57,6 +57,29 @@ func TestReadingGoesOnBehindTheLastTransactionAlsoWhereAPositionLiesBehindIt(t *
 	}
 }
 
+// put puts the transactions that are not stored, and the mark of a first start.
+func (g *generator) put(ctx context.Context, state ingest.State, feed *ingest.Feed) error {
+	if state.Position.Phase == "" && state.Last.IsZero() {
+		first := feed.Batch()
+		first.Items = append(first.Items, begin(state))
+		if err := errors.Join(feed.Put(ctx, first), feed.Sync(ctx)); err != nil {
+			return err
+		}
+	}
+	batch := feed.Batch()
+	for tx := 1; tx <= g.transactions; tx++ {
+		for index := 1; index <= g.perTransaction; index++ {
+			if item := g.event(batch, tx, index); !state.Stored(item.At) {
+				batch.Items = append(batch.Items, item)
+			}
+		}
+	}
+	if err := feed.Put(ctx, batch); err != nil {
+		return err
+	}
+	return feed.Sync(ctx)
+}
+
 // scripted is a source that does what a script says, and then waits.
 type scripted struct {
 	script func(ctx context.Context, state ingest.State, feed *ingest.Feed) error
@@ -91,4 +114,38 @@ func message(batch *ingest.Batch, end events.LSN) ingest.Item {
 		Subject: events.Address{Partition: 1, Source: "shop", Table: "note", Op: events.OpMessage}.Subject(),
 		Data:    batch.Buf[start:len(batch.Buf):len(batch.Buf)], At: c.Sequence, Through: end,
 	}
+}
+
+// A server that comes back with less than it had acknowledged need not be the one that ingest is connected to.
+func TestLossOfTheTailIsSeenOnAnUnbrokenConnection(t *testing.T) {
+	server := natstest.Start(t)
+	w := newWorld(t, server)
+	more := make(chan struct{})
+	w.lead(t, &scripted{script: func(ctx context.Context, state ingest.State, feed *ingest.Feed) error {
+		g := &generator{transactions: 2, perTransaction: 3}
+		if err := g.put(ctx, state, feed); err != nil {
+			return err
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		g.transactions = 3
+		return g.put(ctx, ingest.State{Position: state.Position, Last: events.Sequence{Commit: 200, Index: 3}}, feed)
+	}})
+	w.waitFor(t, 6)
+	stream, err := w.js.Stream(t.Context(), events.StreamEvents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for sequence := range uint64(2) {
+		if err := stream.DeleteMsg(t.Context(), stream.CachedInfo().State.LastSeq-sequence); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.waitFor(t, 6) // again, from the session that follows
+	close(more)
+	w.waitFor(t, 9)
+	w.verify(t, 9)
 }

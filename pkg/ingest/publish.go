@@ -44,8 +44,12 @@ func (g *group) fits(b *Batch) bool {
 	return len(g.items)+len(b.Items) < maxAtomic && g.bytes+len(b.Buf) <= MaxBatchBytes
 }
 
-// store stores the items of the batches in order, in as few steps as the server's bounds allow.
+// store stores the items of the batches in order, in as few steps as the server's bounds allow. Without any it sees to it
+// that what was stored before still is, since that is about to be confirmed.
 func (f *fence) store(ctx context.Context, batches []*Batch) error {
+	if err := f.checkEnd(ctx); err != nil {
+		return err
+	}
 	var g group
 	flush := func() error {
 		if g.empty() {
@@ -75,14 +79,14 @@ func (f *fence) store(ctx context.Context, batches []*Batch) error {
 
 // storeGroup stores g whole, however often it takes, and returns once it is stored. Doubts are settled by taking over.
 func (f *fence) storeGroup(ctx context.Context, g *group) error {
-	if err := f.checkConnection(ctx); err != nil {
+	if err := f.checkEnd(ctx); err != nil {
 		return err
 	}
 	for {
 		err := f.tryGroup(ctx, g)
 		switch {
 		case err == nil:
-			return f.checkConnection(ctx)
+			return f.checkEnd(ctx)
 		case errors.Is(err, errFull):
 			f.metrics.full.Inc()
 			if !sleep(ctx, fullPause) {
@@ -104,13 +108,31 @@ func (f *fence) storeGroup(ctx context.Context, g *group) error {
 	}
 }
 
-// checkConnection reads the end of the stream again after the connection was lost: the server on the other side may
-// have come back with less than it had acknowledged.
-func (f *fence) checkConnection(ctx context.Context) error {
-	if f.nc.Stats().Reconnects == f.reconnects {
+// checkEnd reads the end of the stream again where a server may have come back with less than it had acknowledged: after
+// the connection was lost, and where the last message is not there any more. It looks for that when nothing was
+// acknowledged for a while, since the fence covers the position alone, and what was stored behind it could be missing.
+func (f *fence) checkEnd(ctx context.Context) error {
+	if f.nc.Stats().Reconnects == f.reconnects && (time.Since(f.answered) < quietFor || f.holdsNewest(ctx)) {
 		return nil
 	}
 	return f.settle(ctx)
+}
+
+// holdsNewest asks for the last message that was acknowledged. It is false where that is not known.
+func (f *fence) holdsNewest(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	msg, err := f.stream.GetMsg(ctx, f.newest.sequence)
+	if err != nil || msg.Subject != f.newest.subject {
+		return false
+	}
+	f.answered = time.Now()
+	return true
+}
+
+// acknowledge notes that a message is in EVENTS.
+func (f *fence) acknowledge(sequence uint64, subject string) {
+	f.newest, f.answered = acknowledged{sequence, subject}, time.Now()
 }
 
 // dropStored removes from g what the stream holds already.
@@ -133,6 +155,9 @@ func (f *fence) tryGroup(ctx context.Context, g *group) error {
 		return f.storeAtomic(ctx, g)
 	}
 	for len(g.items) > 0 {
+		if err := f.checkEnd(ctx); err != nil {
+			return err
+		}
 		item := &g.items[0]
 		f.resetHeader()
 		f.expect(f.sequence)
@@ -225,9 +250,12 @@ func (f *fence) storeAtomic(ctx context.Context, g *group) error {
 	for i := range g.items {
 		f.stored(&g.items[i])
 	}
+	last := g.items[len(g.items)-1].Subject
 	if g.mark != nil {
 		f.moved(next, sequence)
+		last = events.PositionSubject(f.source)
 	}
+	f.acknowledge(sequence, last)
 	g.items, g.mark = nil, nil
 	return nil
 }
