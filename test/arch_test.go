@@ -22,10 +22,16 @@ var imports = map[string][]string{
 	"cmd/indexer":   {"internal/app"},
 	"cmd/ingest":    {"internal/app"},
 	"cmd/jobrunner": {"internal/app"},
-	"cmd/tributary": {"internal/app", "internal/cli"},
+	"cmd/tributary": {"internal/app"},
 	"cmd/worker":    {"internal/app"},
 
 	"internal/app": {anything},
+
+	// The operator's command, and what it reads.
+	"internal/cli": {"internal/config", "internal/inspect", "internal/natsread", "pkg/actions", "pkg/deadletter", "pkg/events", "pkg/jobs",
+		"pkg/observers", "pkg/pgcdc", "streams"},
+	"internal/inspect": {"internal/natskv", "internal/natsread", "pkg/deadletter", "pkg/dedupkv", "pkg/events", "pkg/ingest", "pkg/jobs",
+		"pkg/observers", "pkg/pgcdc", "pkg/worker"},
 
 	// The vocabulary.
 	"pkg/events":  {},

@@ -5,17 +5,32 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"time"
 
 	"github.com/alecthomas/kong"
 
+	"github.com/tributary-dev/tributary/internal/cli"
 	"github.com/tributary-dev/tributary/internal/config"
 )
 
 // commands is the operator's command line.
 type commands struct {
-	Dev     devCommand     `cmd:"" help:"Run everything in one process, on an embedded NATS server."`
-	Version versionCommand `cmd:"" help:"Print the version."`
+	cli.Globals
+	Dev devCommand `cmd:"" help:"Run everything in one process, on an embedded NATS server."`
+	cli.Commands
 }
+
+const description = `Turns every committed change of a PostgreSQL database, and what applications publish, into work that is done.
+
+Examples:
+  tributary dev                                  everything in this process, to try it
+  tributary status --config tributary.yaml       what flows, and how far
+  tributary events explain 1234                  who matched an event, and what became of it
+  tributary dlq retry 12                         try a dead letter's action again
+  tributary doctor --config tributary.yaml       is all well? exit status 1 if not
+
+Exit status: 0, 1 where something failed, 2 for a wrong command line.`
 
 type devCommand struct {
 	Dir      string `help:"Keep all state in this folder over restarts; without it state is temporary." type:"path" placeholder:"DIR"`
@@ -34,24 +49,9 @@ Examples:
   tributary dev --config tributary.yaml --dir .tributary --nats-port 4333`
 }
 
-type versionCommand struct{}
-
-// Run prints the version.
-func (versionCommand) Run(out io.Writer) error {
-	_, err := fmt.Fprintln(out, Version)
-	return err
-}
-
-// invocation is what a command is run with.
-type invocation struct {
-	ctx     context.Context //nolint:containedctx // kong passes values, and this one lives as long as the call
-	config  config.Config
-	program Program
-}
-
 // Run runs everything until Ctrl-C.
-func (c devCommand) Run(in *invocation) error {
-	return runDev(in.ctx, in.config, devOptions(c), in.program)
+func (c devCommand) Run(in *cli.Invocation, p *Program) error {
+	return runDev(in.Ctx, in.Config, devOptions(c), *p)
 }
 
 // Tributary is the program tributary.
@@ -79,16 +79,23 @@ func tributary(ctx context.Context, p Program) (err error) {
 			err = errHelpShown
 		}
 	}()
-	var cli commands
-	parser, err := kong.New(&cli, kong.Name("tributary"), kong.Writers(p.Stdout, p.Stderr), kong.UsageOnError(),
-		kong.Description("Turns every committed change of a PostgreSQL database into work that is done."),
+	var line commands
+	parser, err := kong.New(&line, kong.Name("tributary"), kong.Writers(p.Stdout, p.Stderr), kong.Description(description),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: helpWidth, NoExpandSubcommands: true}),
 		kong.Exit(func(int) { panic(errHelpShown) }), kong.BindTo(p.Stdout, (*io.Writer)(nil)))
 	if err != nil {
 		return fmt.Errorf("read the command line: %w", err)
 	}
+	if len(rest) == 0 {
+		rest = []string{"--help"} // what else could be meant
+	}
 	parsed, err := parser.Parse(rest)
 	if err != nil {
-		return &config.UsageError{Message: err.Error()}
+		return &config.UsageError{Message: err.Error() + "; --help behind a command shows how it is used"}
 	}
-	return parsed.Run(&invocation{ctx: ctx, config: cfg, program: p})
+	return parsed.Run(&cli.Invocation{
+		Ctx: ctx, Config: cfg, Options: line.Globals, Version: Version, Stdout: p.Stdout, Stdin: os.Stdin, Now: time.Now,
+	}, &p, parser)
 }
+
+const helpWidth = 80

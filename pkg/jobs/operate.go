@@ -140,3 +140,20 @@ func (s *Store) change(ctx context.Context, verb, id string, to func(*Record, ti
 		}
 	}
 }
+
+// Newest gives up to limit of the jobs that the filter selects; those whose record was written last come first.
+func (s *Store) Newest(ctx context.Context, f Filter, limit int) ([]*Record, error) {
+	var list []*Record
+	err := natsread.Backward(ctx, s.js, natsread.Query{Stream: kvStream}, func(msg *jetstream.RawStreamMsg) error {
+		record, err := decodeRecord(msg.Data)
+		if err != nil || !f.Match(record) {
+			return nil
+		}
+		list = append(list, record)
+		if len(list) >= limit {
+			return natsread.ErrStop
+		}
+		return nil
+	})
+	return list, err
+}

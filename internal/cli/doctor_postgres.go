@@ -1,0 +1,189 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tributary-dev/tributary/internal/config"
+	"github.com/tributary-dev/tributary/pkg/events"
+	"github.com/tributary-dev/tributary/pkg/pgcdc"
+)
+
+// inspectWithin bounds the look at one database.
+const inspectWithin = 8 * time.Second
+
+// postgres checks the database of a source.
+func (x *examination) postgres(ctx context.Context, source config.Source) {
+	area := "source " + source.Name
+	url, err := source.Postgres.Resolve()
+	if err != nil {
+		x.add(area, "secret", fails, "set it where this command runs, too", "postgres %v", err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, inspectWithin)
+	defer cancel()
+	report, err := pgcdc.Inspect(ctx, pgcdc.Options{
+		Name: source.Name, ConnString: url, Tables: source.Tables, Slot: source.Slot, Publication: source.Publication,
+	})
+	if err != nil {
+		x.add(area, "database", fails, "start PostgreSQL, or correct sources[].postgres", "%v", err)
+		return
+	}
+	if !report.Supported() {
+		x.add(area, "version", fails, "upgrade to PostgreSQL 14 or later", "%s is PostgreSQL %s", report.Place, report.VersionName)
+		return
+	}
+	x.add(area, "version", passes, "", "PostgreSQL %s at %s", report.VersionName, report.Place)
+	x.server(area, &report)
+	x.slot(area, source, &report)
+	x.publication(area, source, &report)
+	x.tables(area, source.Name, &report)
+}
+
+// server checks settings and rights.
+func (x *examination) server(area string, r *pgcdc.Report) {
+	if r.WALLevel == "logical" {
+		x.add(area, "wal_level", passes, "", "logical")
+	} else {
+		x.add(area, "wal_level", fails, "ALTER SYSTEM SET wal_level = 'logical', and restart PostgreSQL", "%s", r.WALLevel)
+	}
+	if r.Replicates {
+		x.add(area, "rights", passes, "", "role %s may replicate", r.Role)
+	} else {
+		x.add(area, "rights", fails, "ALTER ROLE "+pgx.Identifier{r.Role}.Sanitize()+" REPLICATION", "role %s may not replicate", r.Role)
+	}
+	if !r.Standing.Exists && r.Slots >= r.MaxSlots {
+		x.add(area, "slots", fails, fmt.Sprintf("drop one that nobody reads, or ALTER SYSTEM SET max_replication_slots = %d, and restart", max(2*r.MaxSlots, 10)),
+			"all %d slots are in use", r.MaxSlots)
+	}
+	if !r.Standing.Active && r.Senders >= r.MaxSenders {
+		x.add(area, "senders", fails, fmt.Sprintf("ALTER SYSTEM SET max_wal_senders = %d, and restart", max(2*r.MaxSenders, 10)),
+			"all %d WAL senders are in use", r.MaxSenders)
+	}
+}
+
+// slot checks what keeps the changes.
+func (x *examination) slot(area string, source config.Source, r *pgcdc.Report) {
+	s := r.Standing
+	const lost = "the changes since its end are gone: to start over with a new slot and snapshot, see docs/troubleshooting.md"
+	switch {
+	case !s.Exists:
+		x.add(area, "slot", warns, "ingest makes it at its first start; if it was there before, changes are lost", "there is no slot %s", source.Slot)
+		return
+	case s.Plugin != "pgoutput" || s.Database != r.Database:
+		x.add(area, "slot", fails, "name another in sources[].slot", "%s reads database %s by plugin %s, not %s by pgoutput", source.Slot, s.Database, s.Plugin, r.Database)
+		return
+	case s.WALStatus == "lost":
+		x.add(area, "slot", fails, lost, "%s is lost: PostgreSQL removed its WAL (max_slot_wal_keep_size)", source.Slot)
+		return
+	case s.WALStatus == "unreserved":
+		x.add(area, "slot", fails, "let ingest catch up at once, or raise max_slot_wal_keep_size", "%s is about to be lost", source.Slot)
+	case !s.Active:
+		x.add(area, "slot", warns, "start ingest: PostgreSQL keeps WAL for it meanwhile", "nobody reads from %s", source.Slot)
+	default:
+		x.add(area, "slot", passes, "", "%s is read, %s, confirmed to %s", source.Slot, s.WALStatus, s.Confirmed)
+	}
+	const much = 10 << 30
+	allowed := int64(x.in.Config.Ingest.RewindBytes)
+	kept := s.Retained()
+	const remedy = "see whether ingest keeps up (tributary status), and whether a long transaction is open"
+	switch {
+	case s.SafeBytes >= 0 && s.SafeBytes < kept/4:
+		x.add(area, "retained WAL", warns, remedy, "%s are kept, and the slot is lost after %s more", size(kept), size(s.SafeBytes))
+	case kept > 2*allowed+much:
+		x.add(area, "retained WAL", fails, remedy, "%s are kept", size(kept))
+	case kept > 2*allowed+much/10:
+		x.add(area, "retained WAL", warns, remedy, "%s are kept", size(kept))
+	default:
+		x.add(area, "retained WAL", passes, "", "%s", size(kept))
+	}
+}
+
+// publication checks that what sources[].tables names is published.
+func (x *examination) publication(area string, source config.Source, r *pgcdc.Report) {
+	name := pgx.Identifier{source.Publication}.Sanitize()
+	if !r.Publication {
+		x.add(area, "publication", warns, "ingest makes it at its first start", "there is no publication %s", source.Publication)
+		return
+	}
+	var lacking, quoted []string
+	for _, t := range r.Tables {
+		if !t.Published {
+			lacking = append(lacking, t.Schema+"."+t.Name)
+			quoted = append(quoted, pgx.Identifier{t.Schema, t.Name}.Sanitize())
+		}
+	}
+	switch {
+	case len(r.Tables) == 0:
+		x.add(area, "publication", warns, "create the tables, or correct sources[].tables", "no table matches %s", strings.Join(source.Tables, ", "))
+	case len(lacking) > 0:
+		remedy := "ALTER PUBLICATION " + name + " ADD TABLE " + few(quoted)
+		if r.Owned {
+			remedy += "; ingest does it at its next start"
+		}
+		x.add(area, "publication", warns, remedy, "%s lacks %s", source.Publication, few(lacking))
+	default:
+		x.add(area, "publication", passes, "", "%s has %s", source.Publication, count(len(r.Tables), "table", "tables"))
+	}
+}
+
+// tables checks replica identities and rights.
+func (x *examination) tables(area, source string, r *pgcdc.Report) {
+	var unidentified, partial, unreadable []string
+	for _, t := range r.Tables {
+		name := pgx.Identifier{t.Schema, t.Name}.Sanitize()
+		if t.Partitioned {
+			continue
+		}
+		if !t.Identifiable {
+			unidentified = append(unidentified, name)
+		}
+		if !t.Readable {
+			unreadable = append(unreadable, name)
+		}
+		if !t.Full && x.asksForChange(events.Address{Source: source, Schema: t.Schema, Table: t.Name, Op: events.OpUpdate}) {
+			partial = append(partial, name)
+		}
+	}
+	if len(unidentified) > 0 {
+		x.add(area, "replica identity", fails, "ALTER TABLE "+unidentified[0]+" REPLICA IDENTITY FULL, or give it a primary key, or leave it out of sources[].tables",
+			"published, %s would refuse every UPDATE and DELETE", few(unidentified))
+	}
+	if len(partial) > 0 {
+		x.add(area, "replica identity", fails, "ALTER TABLE "+partial[0]+" REPLICA IDENTITY FULL",
+			"observers use changed() on updates of %s, which come without their old row", few(partial))
+	}
+	if len(unidentified)+len(partial) == 0 && len(r.Tables) > 0 {
+		x.add(area, "replica identity", passes, "", "as the observers need it")
+	}
+	if len(unreadable) > 0 {
+		x.add(area, "rights", warns, "GRANT SELECT ON "+unreadable[0]+" TO "+pgx.Identifier{r.Role}.Sanitize(),
+			"role %s may not read %s, which a snapshot has to", r.Role, few(unreadable))
+	}
+}
+
+// asksForChange tells whether an observer of such updates has to know the old row.
+func (x *examination) asksForChange(a events.Address) bool {
+	if x.rules == nil {
+		return false
+	}
+	for _, o := range x.rules.Observers() {
+		if o.Concerns(a) && o.AsksForChange() {
+			return true
+		}
+	}
+	return false
+}
+
+// few lists the first of many.
+func few(names []string) string {
+	const most = 5
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return strings.Join(names[:most], ", ") + fmt.Sprintf(" and %d more", len(names)-most)
+}

@@ -1,0 +1,271 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// width is that of the terminal that text is made for.
+const width = 80
+
+const gap = "  "
+
+// printer writes text. The first error stays, and ends the writing.
+type printer struct {
+	out  io.Writer
+	now  time.Time
+	wide bool
+	err  error
+}
+
+func (in *Invocation) text() *printer {
+	return &printer{out: in.Stdout, now: in.Now(), wide: in.Options.Wide}
+}
+
+func (p *printer) line(format string, args ...any) {
+	if p.err == nil {
+		_, p.err = fmt.Fprintf(p.out, format+"\n", args...)
+	}
+}
+
+// field writes a labelled value, and its further lines below it; nothing where it is empty.
+func (p *printer) field(label, value string) {
+	const indent = 13
+	value = strings.TrimRight(value, "\n")
+	if value == "" {
+		return
+	}
+	for i, line := range strings.Split(value, "\n") {
+		if i > 0 {
+			label = ""
+		}
+		p.line("%s", strings.TrimRight(fmt.Sprintf("%-*s%s", indent, label, clean(line)), " "))
+	}
+}
+
+// block writes text of several lines, indented.
+func (p *printer) block(text string) {
+	for line := range strings.SplitSeq(strings.TrimRight(text, "\n"), "\n") {
+		p.line("  %s", clean(line))
+	}
+}
+
+// column is one of a table.
+type column struct {
+	title string
+	right bool // numbers
+	cut   bool // may lose its end to make the table fit; the last of those is cut first
+}
+
+// table writes rows below titles. It does not write one without rows.
+func (p *printer) table(columns []column, rows [][]string) {
+	if len(rows) == 0 {
+		return
+	}
+	widths := make([]int, len(columns))
+	for i, c := range columns {
+		widths[i] = utf8.RuneCountInString(c.title)
+		for _, row := range rows {
+			row[i] = clean(row[i])
+			widths[i] = max(widths[i], utf8.RuneCountInString(row[i]))
+		}
+	}
+	if !p.wide {
+		fit(columns, widths)
+	}
+	titles := make([]string, len(columns))
+	for i, c := range columns {
+		titles[i] = c.title
+	}
+	for _, row := range append([][]string{titles}, rows...) {
+		var b strings.Builder
+		for i, c := range columns {
+			if i > 0 {
+				b.WriteString(gap)
+			}
+			text := shorten(row[i], widths[i])
+			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(text))
+			if c.right {
+				b.WriteString(pad + text)
+			} else {
+				b.WriteString(text + pad)
+			}
+		}
+		p.line("%s", strings.TrimRight(b.String(), " "))
+	}
+}
+
+// fit narrows columns until the table fits.
+func fit(columns []column, widths []int) {
+	const least = 6
+	over := len(gap)*(len(columns)-1) - width
+	for _, w := range widths {
+		over += w
+	}
+	for i := len(columns) - 1; i >= 0 && over > 0; i-- {
+		if !columns[i].cut {
+			continue
+		}
+		take := min(over, max(widths[i]-max(least, utf8.RuneCountInString(columns[i].title)), 0))
+		widths[i] -= take
+		over -= take
+	}
+}
+
+// shorten cuts text to so many characters, with a sign where something was cut.
+func shorten(text string, most int) string {
+	if utf8.RuneCountInString(text) <= most {
+		return text
+	}
+	runes := []rune(text)
+	return string(runes[:max(most-1, 0)]) + "…"
+}
+
+// clean takes from data what a terminal would obey.
+func clean(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\t' || r == '\n':
+			return ' '
+		case !unicode.IsPrint(r):
+			return '·'
+		default:
+			return r
+		}
+	}, strings.ToValidUTF8(text, "·"))
+}
+
+// when gives a time and how long ago it is, or will be; empty for none.
+func (p *printer) when(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(stampFormat) + " (" + p.ago(t) + ")"
+}
+
+const stampFormat = "2006-01-02 15:04:05Z"
+
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.UTC().Format(stampFormat)
+}
+
+func (p *printer) ago(t time.Time) string {
+	if age := p.now.Sub(t); age >= 0 {
+		return duration(age) + " ago"
+	}
+	return "in " + duration(t.Sub(p.now))
+}
+
+func (p *printer) age(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return duration(p.now.Sub(t))
+}
+
+// duration gives the two largest units.
+func duration(d time.Duration) string {
+	const day = 24 * time.Hour
+	switch {
+	case d < 0:
+		return "0s"
+	case d < time.Second:
+		return strconv.FormatInt(d.Milliseconds(), 10) + "ms"
+	case d < time.Minute:
+		return strconv.FormatInt(int64(d/time.Second), 10) + "s"
+	case d < time.Hour:
+		return fmt.Sprintf("%dm%02ds", d/time.Minute, d%time.Minute/time.Second)
+	case d < day:
+		return fmt.Sprintf("%dh%02dm", d/time.Hour, d%time.Hour/time.Minute)
+	default:
+		return fmt.Sprintf("%dd%02dh", d/day, d%day/time.Hour)
+	}
+}
+
+func size(n int64) string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
+	value, unit := float64(n), 0
+	for value >= 1024 && unit < len(units)-1 {
+		value /= 1024
+		unit++
+	}
+	if unit == 0 || value >= 100 {
+		return fmt.Sprintf("%.0f %s", value, units[unit])
+	}
+	return fmt.Sprintf("%.1f %s", value, units[unit])
+}
+
+// count gives a number with its noun.
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return strconv.Itoa(n) + " " + many
+}
+
+// ranges gives ascending numbers shortly: 0-3,7.
+func ranges(numbers []int) string {
+	if len(numbers) == 0 {
+		return "-"
+	}
+	numbers = slices.Sorted(slices.Values(numbers))
+	var parts []string
+	for i := 0; i < len(numbers); {
+		j := i
+		for j+1 < len(numbers) && numbers[j+1] == numbers[j]+1 {
+			j++
+		}
+		if text := strconv.Itoa(numbers[i]); i == j {
+			parts = append(parts, text)
+		} else {
+			parts = append(parts, text+"-"+strconv.Itoa(numbers[j]))
+		}
+		i = j + 1
+	}
+	return strings.Join(parts, ",")
+}
+
+// json writes a value for scripts.
+func (in *Invocation) json(value any) error {
+	encoder := json.NewEncoder(in.Stdout)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(value)
+}
+
+func (in *Invocation) wantsJSON() bool { return in.Options.Output == "json" }
+
+// raw writes text of several lines as it is, but for what a terminal would obey.
+func (p *printer) raw(text string) {
+	for line := range strings.SplitSeq(strings.TrimRight(text, "\n"), "\n") {
+		p.line("%s", clean(line))
+	}
+}
+
+// paragraph writes words in lines that fit, the first indented as given, the others two more.
+func (p *printer) paragraph(indent, text string) {
+	line, fresh := indent, true
+	for word := range strings.FieldsSeq(clean(text)) {
+		if !fresh && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width {
+			p.line("%s", line)
+			line, fresh = indent+"  ", true
+		}
+		if !fresh {
+			line += " "
+		}
+		line, fresh = line+word, false
+	}
+	if !fresh {
+		p.line("%s", line)
+	}
+}
