@@ -1,4 +1,4 @@
-// Command indexer runs retries and asynchronous actions; see indexer --help.
+// Command indexer makes every event searchable; see indexer --help.
 package main
 
 import "github.com/tributary-dev/tributary/internal/app"

@@ -125,6 +125,8 @@ func prepare(ctx context.Context, env *environment, index *elastic.Index) error 
 	}
 }
 
+const waitsForTurn = "waits until no other indexer has the embedded index"
+
 // indexHere holds the embedded index. One process at a time does, wherever its folder is: with two of them, each would
 // have a part of the events.
 func indexHere(ctx context.Context, env *environment, road *road, metrics *indexer.Metrics) error {
@@ -132,7 +134,8 @@ func indexHere(ctx context.Context, env *environment, road *road, metrics *index
 	if dir == "" {
 		dir = filepath.Join(env.config.StateDir, "index")
 	}
-	env.ready.Set("index", false, "another indexer has the embedded index")
+	env.ready.Set("index", false, waitsForTurn)
+	service := ctx
 	keeper := lease.New(natskv.Open(road.js, events.BucketLeases), "embedded-index", lease.Options{Owner: env.owner, Log: env.log})
 	return holding(ctx, env.log, keeper, func(ctx context.Context) (err error) {
 		index, err := embedded.Open(dir)
@@ -143,7 +146,9 @@ func indexHere(ctx context.Context, env *environment, road *road, metrics *index
 		env.log.Info("the embedded index is open", "dir", dir)
 		env.ready.Set("index", true, "documents are taken")
 		defer func() {
-			env.ready.Set("index", false, "another indexer has the embedded index")
+			if service.Err() == nil {
+				env.ready.Set("index", false, waitsForTurn)
+			}
 			err = errors.Join(err, index.Close())
 		}()
 		return indexInto(ctx, env, road, metrics, index, func(ctx context.Context) error {

@@ -23,7 +23,7 @@ const (
 	silence       = 3 * pullHeartbeat // after which a pull is given up: its server is gone
 	pullPause     = 200 * time.Millisecond
 	askWithin     = 2 * time.Second // a leader that has died does not answer
-	lagEvery      = 5 * time.Second
+	lagEvery      = 2 * time.Second
 
 	// growth is how much larger an event is here than in a pull: its bytes, and its document.
 	growth = 4
