@@ -57,7 +57,7 @@ func TestSlotToStream(t *testing.T) {
 func TestCommitToStored(t *testing.T) {
 	for _, perSecond := range []int{500, 2000} {
 		// A commit that is not flushed at once is not sent at once either.
-		s := harness.New(t, harness.Options{Schema: table, Settings: map[string]string{"synchronous_commit": "on"}})
+		s := harness.New(t, harness.Options{Schema: table, Settings: map[string]string{"synchronous_commit": "on", "fsync": "on"}})
 		s.Start("ingest")
 		s.WaitForLeader()
 		n := 10 * perSecond
