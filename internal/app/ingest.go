@@ -34,7 +34,7 @@ func runIngest(ctx context.Context, env *environment) error {
 		return unlessEnded(ctx, err)
 	}
 	defer road.nc.Close()
-	stream, err := road.js.Stream(ctx, events.StreamEvents)
+	stream, err := road.events(ctx)
 	if err != nil {
 		return unlessEnded(ctx, fmt.Errorf("open EVENTS: %w", err))
 	}

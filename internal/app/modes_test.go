@@ -13,9 +13,13 @@ import (
 
 	"github.com/tributary-dev/tributary/internal/app"
 	"github.com/tributary-dev/tributary/internal/natstest"
+	"github.com/tributary-dev/tributary/internal/pgtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// bleve starts its workers when it is imported, and never ends them.
+	pgtest.Main(m, goleak.IgnoreTopFunction("github.com/blevesearch/bleve_index_api.AnalysisWorker"))
+}
 
 // call runs a program until it ends by itself.
 func call(t *testing.T, program func(context.Context, app.Program) int, args ...string) (status int, stdout, stderr string) {
@@ -99,7 +103,7 @@ func TestReadyAsksTheServiceThatRuns(t *testing.T) {
 
 func waitFor(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute) // a server that lost its cluster leads on for up to 20 s
 	for !is() {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain: %s", what)

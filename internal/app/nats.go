@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/tributary-dev/tributary/pkg/events"
 	"github.com/tributary-dev/tributary/streams"
 )
 
@@ -17,6 +18,20 @@ type road struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
 	applied streams.Applied
+}
+
+// events gives the stream EVENTS, however long nobody leads it.
+func (r *road) events(ctx context.Context) (jetstream.Stream, error) {
+	for {
+		stream, err := r.js.Stream(ctx, events.StreamEvents)
+		if err == nil || errors.Is(err, jetstream.ErrStreamNotFound) || ctx.Err() != nil {
+			return stream, err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
 }
 
 // openRoad connects, however long NATS is away, and makes or reconciles the streams. The caller closes the connection.
@@ -30,10 +45,10 @@ func openRoad(ctx context.Context, env *environment, options ...nats.Option) (*r
 		nc.Close()
 		return nil, fmt.Errorf("use JetStream: %w", err)
 	}
-	events := env.config.Events
+	settings := env.config.Events
 	applied, err := streams.Apply(ctx, js, streams.Options{
-		Replicas: env.config.NATS.Replicas, Partitions: events.Partitions,
-		EventsMaxBytes: int64(events.MaxBytes), EventsMaxAge: events.MaxAge,
+		Replicas: env.config.NATS.Replicas, Partitions: settings.Partitions,
+		EventsMaxBytes: int64(settings.MaxBytes), EventsMaxAge: settings.MaxAge,
 	})
 	if err != nil {
 		nc.Close()

@@ -7,8 +7,6 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/tributary-dev/tributary/internal/lease"
 )
 
@@ -41,24 +39,4 @@ func renewEvery(stream jetstream.Stream) time.Duration {
 		renew = min(renew, age/4)
 	}
 	return renew
-}
-
-// watchNATS keeps the service's readiness: it does its job only while NATS is there.
-func (env *environment) watchNATS(ctx context.Context, group *errgroup.Group, road *road, doing string) {
-	group.Go(func() error {
-		ticker := time.NewTicker(time.Second)
-		defer ticker.Stop()
-		for {
-			if connected := road.nc.IsConnected(); connected {
-				env.ready.Set("nats", true, doing)
-			} else {
-				env.ready.Set("nats", false, "NATS is away")
-			}
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-ticker.C:
-			}
-		}
-	})
 }

@@ -62,6 +62,7 @@ func runWorker(ctx context.Context, env *environment) error {
 		}
 		return nil
 	})
+	group.Go(func() error { return env.watchPartitions(ctx, w) })
 	env.watchNATS(ctx, group, road, "events are worked on")
 	return group.Wait()
 }

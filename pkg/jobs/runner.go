@@ -116,10 +116,7 @@ type phases struct {
 // time: nothing is charged for that. It returns nil when nothing that it started is left; an action that ignores its
 // context holds it up. Call it once.
 func (r *Runner) Run(ctx context.Context) error {
-	if _, err := r.consumer(ctx); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
+	if _, err := r.consumer(ctx); refused(err) && ctx.Err() == nil {
 		return err
 	}
 	working, release := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -166,6 +163,13 @@ func (r *Runner) endPhases(ctx context.Context, ended <-chan struct{}, release, 
 			return
 		}
 	}
+}
+
+// refused tells whether the server has said no. No answer, or that nobody leads the stream now, passes.
+func refused(err error) bool {
+	const nobodyLeads = 503
+	var answer *jetstream.APIError
+	return errors.As(err, &answer) && answer.Code != nobodyLeads
 }
 
 func (r *Runner) consumer(ctx context.Context) (jetstream.Consumer, error) {

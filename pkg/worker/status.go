@@ -10,6 +10,8 @@ type Status struct {
 	ID         string            `json:"id"`
 	InFlight   int               `json:"in_flight"` // effects that have a slot
 	Lanes      int               `json:"lanes"`
+	Known      bool              `json:"known"`      // the other workers count on this one
+	Workers    int               `json:"workers"`    // that share the partitions, as far as this one hears; it counts itself
 	Partitions []PartitionStatus `json:"partitions"` // that are assigned, in order
 }
 
@@ -24,7 +26,7 @@ type PartitionStatus struct {
 
 // Status gives a live view. It is safe for concurrent use.
 func (w *Worker) Status() Status {
-	s := Status{ID: w.options.ID, Partitions: []PartitionStatus{}}
+	s := Status{ID: w.options.ID, Known: w.members.known(), Workers: len(w.members.live()), Partitions: []PartitionStatus{}}
 	s.InFlight, s.Lanes = w.scheduler.load()
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -1,0 +1,93 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tributary-dev/tributary/pkg/events"
+	"github.com/tributary-dev/tributary/pkg/worker"
+)
+
+const (
+	lookEvery    = time.Second
+	answerWithin = 2 * time.Second
+)
+
+// watchNATS keeps the service's readiness: it does its job only while NATS is there, and its streams have a leader.
+func (env *environment) watchNATS(ctx context.Context, group *errgroup.Group, road *road, doing string) {
+	group.Go(func() error {
+		return every(ctx, lookEvery, func() {
+			switch err := road.answers(ctx); {
+			case ctx.Err() != nil:
+			case err != nil:
+				env.ready.Set("nats", false, err.Error())
+			default:
+				env.ready.Set("nats", true, doing)
+			}
+		})
+	})
+}
+
+var errNATSAway = errors.New("NATS is away")
+
+// answers asks the leader of EVENTS for a sign of life. A connection alone says little: its server may be cut off from the
+// others of its cluster.
+func (r *road) answers(ctx context.Context) error {
+	if !r.nc.IsConnected() {
+		return errNATSAway
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	if _, err := r.js.Stream(ctx, events.StreamEvents); err != nil {
+		return fmt.Errorf("the stream EVENTS does not answer: %w", err)
+	}
+	return nil
+}
+
+// watchPartitions keeps a worker's readiness: it holds its partitions, or the others hold all of them.
+func (env *environment) watchPartitions(ctx context.Context, w *worker.Worker) error {
+	const patience = 10 * time.Second // a partition changes hands in less
+	held := time.Now()
+	return every(ctx, lookEvery, func() {
+		status := w.Status()
+		missing := 0
+		for _, p := range status.Partitions {
+			if !p.Held {
+				missing++
+			}
+		}
+		if missing == 0 {
+			held = time.Now()
+		}
+		switch n := len(status.Partitions); {
+		case !status.Known:
+			env.ready.Set("partitions", false, "the other workers do not know of this one yet")
+		case n == 0 && status.Workers == 1:
+			env.ready.Set("partitions", false, "no partition is taken yet")
+		case n == 0:
+			env.ready.Set("partitions", true, fmt.Sprintf("stands by: %d workers share all partitions", status.Workers))
+		case missing > 0 && (missing == n || time.Since(held) > patience):
+			env.ready.Set("partitions", false, fmt.Sprintf("waits for %d of its %d partitions", missing, n))
+		default:
+			env.ready.Set("partitions", true, fmt.Sprintf("holds %d partitions", n))
+		}
+	})
+}
+
+// every calls look at once, and again each time that d has passed, until ctx ends.
+func every(ctx context.Context, d time.Duration, look func()) error {
+	ticker := time.NewTicker(d)
+	defer ticker.Stop()
+	for {
+		look()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
