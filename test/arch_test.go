@@ -28,10 +28,10 @@ var imports = map[string][]string{
 	"internal/app": {anything},
 
 	// The operator's command, and what it reads.
-	"internal/cli": {"internal/config", "internal/inspect", "internal/natsread", "pkg/actions", "pkg/deadletter", "pkg/events", "pkg/jobs",
+	"internal/cli": {"internal/config", "internal/inspect", "internal/natsread", "pkg/actions", "pkg/deadletter", "pkg/events", "pkg/indexer", "pkg/jobs",
 		"pkg/observers", "pkg/pgcdc", "streams"},
-	"internal/inspect": {"internal/natskv", "internal/natsread", "pkg/deadletter", "pkg/dedupkv", "pkg/events", "pkg/ingest", "pkg/jobs",
-		"pkg/observers", "pkg/pgcdc", "pkg/worker"},
+	"internal/inspect": {"internal/natskv", "internal/natsread", "pkg/deadletter", "pkg/dedupkv", "pkg/events", "pkg/indexer", "pkg/ingest",
+		"pkg/jobs", "pkg/observers", "pkg/pgcdc", "pkg/worker"},
 
 	// The vocabulary.
 	"pkg/events":  {},

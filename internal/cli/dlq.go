@@ -108,7 +108,7 @@ func (c *dlqListCommand) Run(in *Invocation) error {
 				actionName(&e.Record), text})
 		}
 		p.table([]column{{title: "LETTER", right: true}, {title: "STORED"}, {title: "AGE", right: true}, {title: "REASON"},
-			{title: "ACTION", cut: true}, {title: "ERROR", cut: true}}, rows)
+			{title: "ACTION", cut: true}, {title: "ERROR", cut: true, tail: true}}, rows)
 		return p.err
 	})
 }

@@ -9,6 +9,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tributary-dev/tributary/internal/inspect"
+	"github.com/tributary-dev/tributary/pkg/events"
+	"github.com/tributary-dev/tributary/pkg/indexer"
 	"github.com/tributary-dev/tributary/pkg/observers"
 	"github.com/tributary-dev/tributary/streams"
 )
@@ -127,6 +129,25 @@ func (x *examination) nats(ctx context.Context, d *deployment) {
 	}
 	x.sources(status)
 	x.work(status)
+	x.index(ctx, d, status)
+}
+
+// index checks that events become searchable, where that was ever asked for.
+func (x *examination) index(ctx context.Context, d *deployment, status *inspect.Status) {
+	if status.Index == nil {
+		x.add("index", "indexer", passes, "", "none has ever run")
+		return
+	}
+	const tooLate = 300 // seconds
+	info, err := indexer.Describe(ctx, d.nc)
+	switch {
+	case err != nil:
+		x.add("index", "indexer", warns, "start indexer, or look at its log", "%v", err)
+	case status.Index.LagSecond > tooLate:
+		x.add("index", "lag", warns, "look at the indexer's log", "%d events are not indexed%s", status.Index.Pending, lagText(*status.Index))
+	default:
+		x.add("index", "indexer", passes, "", "%s %s holds %d documents, %d events to come", info.Backend, info.Version, info.Documents, info.Lag)
+	}
 }
 
 // streams compares what is there with the settings. It says no where nothing more can be asked.
@@ -199,10 +220,10 @@ func (x *examination) sources(status *inspect.Status) {
 		switch {
 		case s.Leader == "":
 			x.add(area, "leader", warns, "start ingest with a configuration that names it", "nobody reads it")
-		case s.Phase == "":
+		case s.Phase == "" && s.Name != events.InboxSource:
 			x.add(area, "leader", warns, "look at ingest's log", "%s leads, but nothing was ever stored", s.Leader)
 		default:
-			x.add(area, "leader", passes, "", "%s leads, epoch %d, %s, lag %s", s.Leader, s.Epoch, s.Phase, lag(s.Lag))
+			x.add(area, "leader", passes, "", "%s leads, epoch %d, lag %s", s.Leader, s.Epoch, lag(s.Lag))
 		}
 	}
 }
@@ -267,7 +288,7 @@ func (x *examination) print(quiet bool, failed, warnings int) error {
 		if quiet && c.Result == passes {
 			continue
 		}
-		p.paragraph(fmt.Sprintf("%-4s  ", c.Result), c.Area+", "+c.Check+": "+c.Detail)
+		p.hang(fmt.Sprintf("%-4s  ", c.Result), "      ", c.Area+", "+c.Check+": "+c.Detail)
 		if c.Remedy != "" {
 			p.paragraph("      ", "→ "+c.Remedy)
 		}

@@ -85,10 +85,10 @@ func (c *jobsListCommand) Run(in *Invocation) error {
 		var rows [][]string
 		for _, r := range list {
 			rows = append(rows, []string{short(r.ID), string(r.State), fmt.Sprintf("%d/%d", r.Executions, r.Policy.MaxAttempts),
-				stamp(r.Due), p.ago(r.Due), r.Effect.Observer + "/" + r.Effect.Action, lastError(r)})
+				stamp(r.Due), p.age(r.Due), r.Effect.Observer + "/" + r.Effect.Action, lastError(r)})
 		}
-		p.table([]column{{title: "JOB"}, {title: "STATE"}, {title: "TRIES", right: true}, {title: "DUE"}, {title: ""},
-			{title: "ACTION", cut: true}, {title: "LAST ERROR", cut: true}}, rows)
+		p.table([]column{{title: "JOB"}, {title: "STATE"}, {title: "TRIES", right: true}, {title: "DUE"}, {title: "AGE", right: true},
+			{title: "ACTION", cut: true}, {title: "LAST ERROR", cut: true, tail: true}}, rows)
 		return p.err
 	})
 }

@@ -35,19 +35,10 @@ func (p *printer) line(format string, args ...any) {
 	}
 }
 
-// field writes a labelled value, and its further lines below it; nothing where it is empty.
+// field writes a labelled value, and what does not fit below it; nothing where it is empty.
 func (p *printer) field(label, value string) {
 	const indent = 13
-	value = strings.TrimRight(value, "\n")
-	if value == "" {
-		return
-	}
-	for i, line := range strings.Split(value, "\n") {
-		if i > 0 {
-			label = ""
-		}
-		p.line("%s", strings.TrimRight(fmt.Sprintf("%-*s%s", indent, label, clean(line)), " "))
-	}
+	p.hang(fmt.Sprintf("%-*s", indent, label), strings.Repeat(" ", indent), value)
 }
 
 // block writes text of several lines, indented.
@@ -61,7 +52,8 @@ func (p *printer) block(text string) {
 type column struct {
 	title string
 	right bool // numbers
-	cut   bool // may lose its end to make the table fit; the last of those is cut first
+	cut   bool // may lose its end to make the table fit; the widest of those is cut first
+	tail  bool // loses its beginning instead: what went wrong stands at the end of errors
 }
 
 // table writes rows below titles. It does not write one without rows.
@@ -90,7 +82,7 @@ func (p *printer) table(columns []column, rows [][]string) {
 			if i > 0 {
 				b.WriteString(gap)
 			}
-			text := shorten(row[i], widths[i])
+			text := shorten(row[i], widths[i], c.tail)
 			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(text))
 			if c.right {
 				b.WriteString(pad + text)
@@ -102,30 +94,39 @@ func (p *printer) table(columns []column, rows [][]string) {
 	}
 }
 
-// fit narrows columns until the table fits.
+// fit narrows columns until the table fits, always the widest of those that may be.
 func fit(columns []column, widths []int) {
 	const least = 6
 	over := len(gap)*(len(columns)-1) - width
 	for _, w := range widths {
 		over += w
 	}
-	for i := len(columns) - 1; i >= 0 && over > 0; i-- {
-		if !columns[i].cut {
-			continue
+	for ; over > 0; over-- {
+		widest := -1
+		for i, c := range columns {
+			narrow := widths[i] <= max(least, utf8.RuneCountInString(c.title))
+			if c.cut && !narrow && (widest < 0 || widths[i] >= widths[widest]) {
+				widest = i
+			}
 		}
-		take := min(over, max(widths[i]-max(least, utf8.RuneCountInString(columns[i].title)), 0))
-		widths[i] -= take
-		over -= take
+		if widest < 0 {
+			return
+		}
+		widths[widest]--
 	}
 }
 
 // shorten cuts text to so many characters, with a sign where something was cut.
-func shorten(text string, most int) string {
-	if utf8.RuneCountInString(text) <= most {
-		return text
-	}
+func shorten(text string, most int, tail bool) string {
 	runes := []rune(text)
-	return string(runes[:max(most-1, 0)]) + "…"
+	switch {
+	case len(runes) <= most:
+		return text
+	case tail:
+		return "…" + string(runes[len(runes)-max(most-1, 0):])
+	default:
+		return string(runes[:max(most-1, 0)]) + "…"
+	}
 }
 
 // clean takes from data what a terminal would obey.
@@ -166,11 +167,26 @@ func (p *printer) ago(t time.Time) string {
 	return "in " + duration(t.Sub(p.now))
 }
 
+// age is for tables: how long ago a time is, or with a plus, how long it is still to come.
 func (p *printer) age(t time.Time) string {
 	if t.IsZero() {
 		return "-"
 	}
-	return duration(p.now.Sub(t))
+	age, sign := p.now.Sub(t), ""
+	if age < 0 {
+		age, sign = -age, "+"
+	}
+	const day = 24 * time.Hour
+	switch {
+	case age < time.Minute:
+		return fmt.Sprintf("%s%ds", sign, age/time.Second)
+	case age < time.Hour:
+		return fmt.Sprintf("%s%dm", sign, age/time.Minute)
+	case age < 2*day:
+		return fmt.Sprintf("%s%dh", sign, age/time.Hour)
+	default:
+		return fmt.Sprintf("%s%dd", sign, age/day)
+	}
 }
 
 // duration gives the two largest units.
@@ -253,12 +269,15 @@ func (p *printer) raw(text string) {
 }
 
 // paragraph writes words in lines that fit, the first indented as given, the others two more.
-func (p *printer) paragraph(indent, text string) {
-	line, fresh := indent, true
+func (p *printer) paragraph(indent, text string) { p.hang(indent, indent+"  ", text) }
+
+// hang writes words in lines that fit, the first behind one text, the others behind another.
+func (p *printer) hang(first, rest, text string) {
+	line, fresh := first, true
 	for word := range strings.FieldsSeq(clean(text)) {
 		if !fresh && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width {
 			p.line("%s", line)
-			line, fresh = indent+"  ", true
+			line, fresh = rest, true
 		}
 		if !fresh {
 			line += " "

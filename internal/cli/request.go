@@ -110,5 +110,5 @@ func printAttempts(p *printer, attempts []deadletter.Attempt) {
 		rows = append(rows, []string{number, stamp(a.Started), took, status, outcome})
 	}
 	p.table([]column{{title: "ATTEMPT"}, {title: "STARTED"}, {title: "TOOK", right: true}, {title: "STATUS", right: true},
-		{title: "OUTCOME", cut: true}}, rows)
+		{title: "OUTCOME", cut: true, tail: true}}, rows)
 }

@@ -141,7 +141,10 @@ func printSources(p *printer, sources []inspect.Source) {
 			stored = fmt.Sprintf("message %d", max(s.Stored, 1)-1)
 		}
 		phase := string(s.Phase)
-		if phase == "" {
+		switch {
+		case phase == "" && s.Name == events.InboxSource:
+			phase, stored = "empty", "-"
+		case phase == "":
 			phase, stored = "never read", "-"
 		}
 		leader := s.Leader

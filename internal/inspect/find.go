@@ -15,6 +15,9 @@ import (
 	"github.com/tributary-dev/tributary/pkg/events"
 )
 
+// positionPrefix begins the subjects of positions, which lie between the events.
+const positionPrefix = "positions."
+
 // place is where a change lies among those of its source: what its id begins with.
 type place struct {
 	source      string
@@ -52,6 +55,9 @@ func (s *System) Event(ctx context.Context, name string) (*StoredEvent, error) {
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read message %d of EVENTS: %w", sequence, err)
+		}
+		if strings.HasPrefix(msg.Subject, positionPrefix) {
+			return nil, fmt.Errorf("%w: message %d of EVENTS is a position of %s, no event", ErrNotFound, sequence, msg.Subject[len(positionPrefix):])
 		}
 		return storedEvent(msg)
 	}

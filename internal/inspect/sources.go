@@ -78,14 +78,13 @@ func (s *System) Sources(ctx context.Context) ([]Source, error) {
 }
 
 func (s *System) sourceNames(ctx context.Context, stream jetstream.Stream) ([]string, error) {
-	const positions = "positions."
-	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(positions+">"))
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(positionPrefix+">"))
 	if err != nil {
 		return nil, fmt.Errorf("list sources: %w", err)
 	}
 	var names []string
 	for subject := range info.State.Subjects {
-		if name, ok := events.UnescapeToken(strings.TrimPrefix(subject, positions)); ok {
+		if name, ok := events.UnescapeToken(strings.TrimPrefix(subject, positionPrefix)); ok {
 			names = append(names, name)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tributary-dev/tributary/pkg/deadletter"
 	"github.com/tributary-dev/tributary/pkg/events"
+	"github.com/tributary-dev/tributary/pkg/indexer"
 	"github.com/tributary-dev/tributary/pkg/jobs"
 	"github.com/tributary-dev/tributary/pkg/worker"
 )
@@ -95,9 +96,6 @@ type DeadLetters struct {
 	Oldest  time.Time                 `json:"oldest,omitzero"`
 	Newest  time.Time                 `json:"newest,omitzero"`
 }
-
-// IndexConsumer is the durable consumer of EVENTS by which the indexer reads.
-const IndexConsumer = "indexer"
 
 // Status reads all of it. It errs with ErrNotSetUp where there are no streams; that a database can't be asked is a part of
 // what it tells.
@@ -188,7 +186,7 @@ func (s *System) readers(ctx context.Context) (Workers, *Consumer, error) {
 	}
 	consumers := stream.ListConsumers(ctx)
 	for info := range consumers.Info() {
-		if info.Name == IndexConsumer {
+		if info.Name == indexer.ConsumerName {
 			index = new(Consumer)
 			if *index, err = consumerOf(ctx, stream, info); err != nil {
 				return workers, nil, err
