@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -44,8 +45,11 @@ func (*Inbox) Name() string { return events.InboxSource }
 
 const (
 	inboxBatch      = 500
-	inboxPurgeEvery = 5 * time.Second
+	inboxCheckEvery = 5 * time.Second
 )
+
+// errInboxChanged ends a session: INBOX is not the stream that was read, or has lost its tail, so its sequences count anew.
+var errInboxChanged = errors.New("INBOX was made anew, or lost messages that were read: looking where to read on")
 
 // Run reads INBOX behind the position until ctx ends, and purges what was stored long enough ago. In positions of
 // INBOX, LSNs are its sequences.
@@ -54,53 +58,153 @@ func (in *Inbox) Run(ctx context.Context, state State, feed *Feed) error {
 	if err != nil {
 		return fmt.Errorf("open INBOX: %w", err)
 	}
-	position, base, err := in.locate(state.Position, stream.CachedInfo())
+	r := &inboxReader{Inbox: in, stream: stream, feed: feed}
+	start, err := r.locate(ctx, state.Position)
 	if err != nil {
-		return err
+		return fmt.Errorf("find where to read INBOX on: %w", err)
 	}
+	// One attempt to go on after a break: more would hold up the end of ctx, and Run is called again.
 	consumer, err := in.js.OrderedConsumer(ctx, events.StreamInbox, jetstream.OrderedConsumerConfig{
-		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: max(uint64(position.EndLSN)-base, 1),
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: start, MaxResetAttempts: 1,
 	})
 	if err != nil {
 		return fmt.Errorf("read INBOX: %w", err)
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return in.purge(ctx, stream, base, feed) })
-	group.Go(func() error { return in.read(ctx, consumer, position, base, feed) })
+	group.Go(func() error { return r.purge(ctx) })
+	group.Go(func() error { return r.read(ctx, consumer) })
 	return group.Wait()
 }
 
 // inboxCursor is the cursor in positions of INBOX.
 type inboxCursor struct {
-	Base uint64 `json:"base"` // what is added to the stream's own sequences
+	Base uint64 `json:"base"`         // what is added to the stream's own sequences
+	At   int64  `json:"at,omitempty"` // when the stream took the last message that was read, in Unix nanoseconds
 }
 
-// locate says where to read on. A stream that was made anew counts from 1 again, under the next incarnation; what it
-// brings is placed behind all that was stored before, since places ascend for ever.
-func (in *Inbox) locate(p Position, info *jetstream.StreamInfo) (Position, uint64, error) {
+// inboxReader is one run.
+type inboxReader struct {
+	*Inbox
+	stream jetstream.Stream
+	feed   *Feed
+	base   uint64 // what is added to the stream's own sequences
+
+	position Position                  // of what was read
+	consumer string                    // that brought the last message
+	last     atomic.Pointer[inboxRead] // the last message; nil before the first
+}
+
+// inboxRead is a message that was read.
+type inboxRead struct {
+	sequence uint64
+	at       int64 // in Unix nanoseconds; 0 where it is not known
+}
+
+// locate finds the first sequence to read. A stream that was made anew counts from 1 again, and one that a power cut took
+// the tail of gives the same sequences to other messages. What they bring is placed behind all that was stored before,
+// under the next incarnation: places ascend for ever, and are given once.
+func (r *inboxReader) locate(ctx context.Context, p Position) (start uint64, err error) {
 	var cursor inboxCursor
 	if len(p.Cursor) > 0 {
 		if err := json.Unmarshal(p.Cursor, &cursor); err != nil {
-			return Position{}, 0, fmt.Errorf("%w: cursor of INBOX: %w", errCorrupt, err)
+			return 0, fmt.Errorf("%w: cursor of INBOX: %w", errCorrupt, err)
 		}
 	}
-	created := strconv.FormatInt(info.Created.UnixNano(), 36)
-	if p.SystemID == created {
-		return p, cursor.Base, nil
+	info := r.stream.CachedInfo()
+	r.position, r.base = p, cursor.Base
+	start = 1
+	if created := streamIdentity(info); p.SystemID != created {
+		r.position = Position{SystemID: created, Phase: PhaseStreaming}
+		cursor.At = 0
+	} else {
+		read := &inboxRead{sequence: max(uint64(p.EndLSN), cursor.Base+1) - cursor.Base - 1, at: cursor.At}
+		kept, err := r.holds(ctx, info, read)
+		if err != nil {
+			return 0, err
+		}
+		if kept {
+			r.last.Store(read)
+			return read.sequence + 1, nil
+		}
+		if start, err = r.firstAfter(ctx, info, read); err != nil {
+			return 0, err
+		}
+		r.opts.Log.Warn("INBOX lost messages that were read; reading on with those that came since", "from", start)
 	}
-	cursor.Base = uint64(p.CommitLSN)
-	text, err := json.Marshal(cursor)
-	if err != nil {
-		return Position{}, 0, fmt.Errorf("encode the cursor of INBOX: %w", err)
-	}
-	return Position{
-		Incarnation: p.Incarnation + 1, SystemID: created, Phase: PhaseStreaming, Cursor: text,
-		CommitLSN: p.CommitLSN, Index: p.Index, EndLSN: p.CommitLSN + 1,
-	}, cursor.Base, nil
+	r.base = uint64(p.CommitLSN)
+	r.position.Incarnation = p.Incarnation + 1
+	r.position.CommitLSN, r.position.Index, r.position.EndLSN = p.CommitLSN, p.Index, p.CommitLSN+1
+	r.position.Cursor, err = json.Marshal(inboxCursor{Base: r.base, At: cursor.At})
+	return start, err
 }
 
-func (in *Inbox) read(ctx context.Context, consumer jetstream.Consumer, position Position, base uint64, feed *Feed) error {
-	messages, err := consumer.Messages(jetstream.PullMaxMessages(inboxBatch))
+// streamIdentity tells a stream from others of its name.
+func streamIdentity(info *jetstream.StreamInfo) string {
+	return strconv.FormatInt(info.Created.UnixNano(), 36)
+}
+
+// holds tells whether the stream has the message, or had it and gave it up in order.
+func (r *inboxReader) holds(ctx context.Context, info *jetstream.StreamInfo, read *inboxRead) (bool, error) {
+	if read.sequence == 0 {
+		return true, nil
+	}
+	msg, err := r.stream.GetMsg(ctx, read.sequence)
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		return info.State.LastSeq >= read.sequence, nil
+	case err != nil:
+		return false, err
+	default:
+		return read.at == 0 || msg.Time.UnixNano() == read.at, nil
+	}
+}
+
+// firstAfter finds the first message that came after read, which has gone.
+func (r *inboxReader) firstAfter(ctx context.Context, info *jetstream.StreamInfo, read *inboxRead) (uint64, error) {
+	if read.at == 0 {
+		return info.State.LastSeq + 1, nil
+	}
+	low, high := info.State.FirstSeq, min(info.State.LastSeq, read.sequence)+1
+	for low < high { // all below low came before, what is at high or above came after
+		middle := low + (high-low)/2
+		msg, err := r.stream.GetMsg(ctx, middle, jetstream.WithGetMsgSubject(">"))
+		switch {
+		case errors.Is(err, jetstream.ErrMsgNotFound):
+			high = middle
+		case err != nil:
+			return 0, err
+		case msg.Time.UnixNano() <= read.at:
+			low = max(msg.Sequence, middle) + 1
+		default:
+			high = middle
+		}
+	}
+	return max(low, 1), nil
+}
+
+// check errs where the stream is another one, or has lost what was read.
+func (r *inboxReader) check(ctx context.Context) error {
+	read := r.last.Load()
+	info, err := r.stream.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("look at INBOX: %w", err)
+	}
+	if streamIdentity(info) != r.position.SystemID {
+		return errInboxChanged
+	}
+	if read == nil {
+		return nil
+	}
+	kept, err := r.holds(ctx, info, read)
+	if err == nil && !kept {
+		err = errInboxChanged
+	}
+	return err
+}
+
+func (r *inboxReader) read(ctx context.Context, consumer jetstream.Consumer) error {
+	const buffered = 4 // of the largest messages; half of it has to hold one
+	messages, err := consumer.Messages(jetstream.PullMaxBytes(buffered * int(r.js.Conn().MaxPayload())))
 	if err != nil {
 		return fmt.Errorf("read INBOX: %w", err)
 	}
@@ -108,11 +212,11 @@ func (in *Inbox) read(ctx context.Context, consumer jetstream.Consumer, position
 	defer stop()
 	defer messages.Stop()
 	for {
-		batch, err := in.nextBatch(ctx, messages, &position, base, feed)
+		batch, err := r.nextBatch(ctx, messages)
 		if err != nil {
-			return err
+			return fmt.Errorf("read INBOX: %w", err)
 		}
-		if err := feed.Put(ctx, batch); err != nil {
+		if err := r.feed.Put(ctx, batch); err != nil {
 			return err
 		}
 	}
@@ -120,47 +224,70 @@ func (in *Inbox) read(ctx context.Context, consumer jetstream.Consumer, position
 
 // nextBatch wraps the messages that are there, at least one, and ends with the position behind them, so that both are
 // stored together or not at all.
-func (in *Inbox) nextBatch(
-	ctx context.Context, messages jetstream.MessagesContext, position *Position, base uint64, feed *Feed,
-) (*Batch, error) {
-	batch := feed.Batch()
+func (r *inboxReader) nextBatch(ctx context.Context, messages jetstream.MessagesContext) (*Batch, error) {
+	batch := r.feed.Batch()
+	var last *inboxRead
 	for n := 0; n < inboxBatch && len(batch.Buf) < MaxBatchBytes/2; n++ {
 		wait := nextMessage
 		if n == 0 {
 			wait = firstMessage
 		}
-		msg, err := wait(messages, feed)
+		msg, err := wait(ctx, messages, r.feed)
 		if errors.Is(err, errNoneWaits) {
 			break
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read INBOX: %w", err)
-		}
-		sequence, err := in.add(ctx, batch, msg, position.SystemID, base)
-		if err != nil {
 			return nil, err
 		}
-		position.CommitLSN, position.Index, position.EndLSN = events.LSN(sequence), 1, events.LSN(sequence+1)
+		if last, err = r.take(ctx, batch, msg); err != nil {
+			return nil, err
+		}
 	}
-	mark := *position
+	var err error
+	if r.position.Cursor, err = json.Marshal(inboxCursor{Base: r.base, At: last.at}); err != nil {
+		return nil, fmt.Errorf("encode the cursor: %w", err)
+	}
+	mark := r.position
 	batch.Items = append(batch.Items, Item{Mark: &mark, Through: mark.EndLSN})
 	return batch, nil
 }
 
+// take appends one message's event to batch, and moves the position behind it.
+func (r *inboxReader) take(ctx context.Context, batch *Batch, msg jetstream.Msg) (*inboxRead, error) {
+	meta, err := msg.Metadata()
+	if err != nil {
+		return nil, err
+	}
+	if meta.Consumer != r.consumer { // reading was broken, and began anew behind the last sequence
+		if err := r.check(ctx); err != nil {
+			return nil, err
+		}
+		r.consumer = meta.Consumer
+	}
+	place := r.base + meta.Sequence.Stream
+	if err := r.add(ctx, batch, msg, meta, r.position.SystemID, place); err != nil {
+		return nil, err
+	}
+	r.position.CommitLSN, r.position.Index, r.position.EndLSN = events.LSN(place), 1, events.LSN(place+1)
+	read := &inboxRead{sequence: meta.Sequence.Stream, at: meta.Timestamp.UnixNano()}
+	r.last.Store(read)
+	return read, nil
+}
+
 var errNoneWaits = errors.New("no message waits")
 
-// firstMessage waits for a message, however long it takes. It ends when messages is stopped.
-func firstMessage(messages jetstream.MessagesContext, feed *Feed) (jetstream.Msg, error) {
+// firstMessage waits for a message, however long it takes.
+func firstMessage(ctx context.Context, messages jetstream.MessagesContext, feed *Feed) (jetstream.Msg, error) {
 	for {
 		feed.InTouch()
 		msg, err := messages.Next(jetstream.NextMaxWait(heardWithin / 4))
-		if !errors.Is(err, nats.ErrTimeout) {
+		if !errors.Is(err, nats.ErrTimeout) || ctx.Err() != nil {
 			return msg, err
 		}
 	}
 }
 
-func nextMessage(messages jetstream.MessagesContext, _ *Feed) (jetstream.Msg, error) {
+func nextMessage(_ context.Context, messages jetstream.MessagesContext, _ *Feed) (jetstream.Msg, error) {
 	msg, err := messages.Next(jetstream.NextMaxWait(time.Millisecond))
 	if errors.Is(err, nats.ErrTimeout) {
 		return nil, errNoneWaits
@@ -168,14 +295,9 @@ func nextMessage(messages jetstream.MessagesContext, _ *Feed) (jetstream.Msg, er
 	return msg, err
 }
 
-// add appends one message's event to batch, or quarantines it, and gives the message's place.
-func (in *Inbox) add(ctx context.Context, batch *Batch, msg jetstream.Msg, stream string, base uint64) (uint64, error) {
-	meta, err := msg.Metadata()
-	if err != nil {
-		return 0, fmt.Errorf("read INBOX: %w", err)
-	}
-	own := fmt.Sprintf("inbox-%s-%d", stream, meta.Sequence.Stream)
-	sequence := base + meta.Sequence.Stream
+// add appends one message's event to batch, or quarantines it.
+func (in *Inbox) add(ctx context.Context, batch *Batch, msg jetstream.Msg, meta *jetstream.MsgMetadata, stream string, place uint64) error {
+	own := fmt.Sprintf("inbox-%s-%d", stream, place)
 	id := msg.Headers().Get(jetstream.MsgIDHeader)
 	if id == "" {
 		id = own
@@ -187,7 +309,7 @@ func (in *Inbox) add(ctx context.Context, batch *Batch, msg jetstream.Msg, strea
 	}
 	if err == nil {
 		batch.Buf, err = events.AppendPublished(batch.Buf, events.Published{
-			Publication: publication, Header: msg.Headers(), Body: msg.Data(), ID: id, Sequence: sequence, Time: meta.Timestamp,
+			Publication: publication, Header: msg.Headers(), Body: msg.Data(), ID: id, Sequence: place, Time: meta.Timestamp,
 		})
 	}
 	if size := len(batch.Buf) - start; err == nil && size > in.opts.MaxEvent {
@@ -195,7 +317,7 @@ func (in *Inbox) add(ctx context.Context, batch *Batch, msg jetstream.Msg, strea
 	}
 	if err != nil {
 		batch.Buf = batch.Buf[:start]
-		return sequence, in.quarantine(ctx, msg, own, err)
+		return in.quarantine(ctx, msg, own, err)
 	}
 	key := publication.EntityKey()
 	address := events.Address{
@@ -204,9 +326,9 @@ func (in *Inbox) add(ctx context.Context, batch *Batch, msg jetstream.Msg, strea
 	}
 	batch.Items = append(batch.Items, Item{
 		Subject: address.Subject(), Data: batch.Buf[start:len(batch.Buf):len(batch.Buf)],
-		At: events.Sequence{Commit: sequence, Index: 1}, Through: events.LSN(sequence + 1),
+		At: events.Sequence{Commit: place, Index: 1}, Through: events.LSN(place + 1),
 	})
-	return sequence, nil
+	return nil
 }
 
 // quarantine keeps what can't be an event, with the reason. It is written before the position moves on, under an id
@@ -224,16 +346,20 @@ func (in *Inbox) quarantine(ctx context.Context, msg jetstream.Msg, id string, r
 	return nil
 }
 
-// purge frees INBOX of what was stored long enough ago.
-func (in *Inbox) purge(ctx context.Context, stream jetstream.Stream, base uint64, feed *Feed) error {
+// purge frees INBOX of what was stored long enough ago. It errs where INBOX is not what was read: nothing may be purged
+// by sequences of another.
+func (r *inboxReader) purge(ctx context.Context) error {
 	var purged events.LSN
-	for sleep(ctx, inboxPurgeEvery) {
-		through := feed.Confirmable()
-		if through <= purged || uint64(through) <= base+1 {
+	for sleep(ctx, inboxCheckEvery) {
+		if err := r.check(ctx); err != nil {
+			return err
+		}
+		through := r.feed.Confirmable()
+		if through <= purged || uint64(through) <= r.base+1 {
 			continue
 		}
-		if err := stream.Purge(ctx, jetstream.WithPurgeSequence(uint64(through)-base)); err != nil {
-			in.opts.Log.Warn("purge INBOX", "err", err)
+		if err := r.stream.Purge(ctx, jetstream.WithPurgeSequence(uint64(through)-r.base)); err != nil {
+			r.opts.Log.Warn("purge INBOX", "err", err)
 			continue
 		}
 		purged = through
