@@ -41,6 +41,7 @@ var imports = map[string][]string{
 	// The road, as data flows.
 	"pkg/pgcdc":          {"pkg/events", "pkg/ingest"}, // implements ingest's port
 	"pkg/ingest":         {"pkg/events", "pkg/deadletter"},
+	"pkg/checkpoint":     {"pkg/events"},
 	"pkg/publish":        {"pkg/events"},
 	"pkg/observers":      {"pkg/events", "pkg/retry", "pkg/actions", "pkg/actions/secret", "pkg/observers/expr"},
 	"pkg/observers/expr": {"pkg/events"},
