@@ -48,8 +48,9 @@ type hold struct {
 	number   int                      // of the last pull or beat
 	sent     [mostPulls]time.Duration // when pulls and beats were sent, by number
 	current  int                      // the pull that is out
+	asked    int                      // messages that it was sent for
 	left     int                      // messages that it may still bring; 0: no pull is out
-	crowded  bool                     // the next message is larger than what the pull allowed
+	crowded  bool                     // the next message is larger than what a whole pull allowed
 	expected uint64                   // consumer sequence of the next delivery
 	last     uint64                   // stream sequence of the last delivery
 }
@@ -175,10 +176,11 @@ func (h *hold) status(msg *nats.Msg, status string) error {
 	}
 	switch description := msg.Header.Get(headerDescription); description {
 	case completed:
+		over()
 		return nil
 	case tooLarge:
 		h.confirm(n)
-		h.crowded = h.crowded || n == h.current
+		h.crowded = h.crowded || n == h.current && h.left == h.asked // else its bytes are spent
 		over()
 		return nil
 	case deleted:

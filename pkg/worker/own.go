@@ -231,7 +231,7 @@ func (p *partition) pull(h *hold) error {
 		return nil
 	}
 	reply := h.reply()
-	h.current, h.left = h.number, ask.batch
+	h.current, h.asked, h.left = h.number, ask.batch, ask.batch
 	return p.consumer.send(reply, ask)
 }
 
