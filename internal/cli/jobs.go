@@ -153,8 +153,10 @@ func (c *jobsShowCommand) Run(in *Invocation) error {
 		p.field("Created", p.when(r.Created))
 		p.field("Updated", p.when(r.Updated))
 		printRequest(p, &r.Request)
-		p.line("")
-		printAttempts(p, r.Attempts)
+		if len(r.Attempts) > 0 {
+			p.line("")
+			printAttempts(p, r.Attempts)
+		}
 		return p.err
 	})
 }
