@@ -2,6 +2,7 @@ package observers
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml/ast"
@@ -20,7 +21,7 @@ const defaultTimeout = 10 * time.Second
 // Action is one effect of an observer.
 type Action struct {
 	Name    string // unique within its observer
-	Type    string // log or webhook
+	Type    string // one of kinds
 	Async   bool   // straight to JOBS, without order
 	Timeout time.Duration
 
@@ -48,46 +49,63 @@ func (a *Action) Render(v *View) (actions.Request, error) {
 // commonKeys are the keys of every action.
 var commonKeys = []string{"name", "type", "async", "timeout"}
 
+// kind is one type of action: its own keys, and what reads them into a template and the canonical form of the keys.
+type kind struct {
+	name string
+	keys []string
+	read func(l *loader, fields map[string]field, n ast.Node) (template, any)
+}
+
+// kinds are the types that are known, sorted by name.
+func kinds() []kind {
+	return []kind{
+		{typeLog, logKeys, (*loader).log},
+		{typeWebhook, webhookKeys, (*loader).webhook},
+	}
+}
+
 // action reads one action.
 func (l *loader) action(n ast.Node) (*Action, actionSpec) {
 	kind := l.actionType(n)
 	if l.err != nil {
 		return nil, actionSpec{}
 	}
-	keys := map[string][]string{typeLog: logKeys, typeWebhook: webhookKeys}[kind]
-	fields := l.mapping(n, "", "an action of type "+kind, slices.Concat(commonKeys, keys)...)
+	fields := l.mapping(n, "", "an action of type "+kind.name, slices.Concat(commonKeys, kind.keys)...)
 	a := &Action{
 		Name:    l.name(fields["name"], n, "an action"),
-		Type:    kind,
+		Type:    kind.name,
 		Async:   l.boolean(fields["async"]),
 		Timeout: l.duration(fields["timeout"], defaultTimeout),
 	}
 	spec := actionSpec{Name: a.Name, Type: a.Type, Async: a.Async, Timeout: a.Timeout.String()}
-	switch kind {
-	case typeLog:
-		a.template, spec.logSpec = l.log(fields, n)
-	case typeWebhook:
-		a.template, spec.webhookSpec = l.webhook(fields, n)
-	}
+	a.template, spec.own = kind.read(l, fields, n)
 	return a, spec
 }
 
 // actionType reads the type first, since the other keys depend on it.
-func (l *loader) actionType(n ast.Node) string {
+func (l *loader) actionType(n ast.Node) kind {
 	fields := l.mapping(n, "", "an action")
+	all := kinds()
+	names := make([]string, 0, len(all))
+	for _, k := range all {
+		names = append(names, k.name)
+	}
+	known := "known: " + strings.Join(names, ", ")
 	f := fields["type"]
 	if !f.given() {
-		l.missing(n, "an action", "type", "known: log, webhook")
-		return ""
+		l.missing(n, "an action", "type", known)
+		return kind{}
 	}
 	s := l.text("type", f.value)
-	switch s.value {
-	case typeLog, typeWebhook:
-		return s.value
-	case "slack", "email", "sql", "nats", "cache", "search":
-		l.fail(s.start, "", "type %q comes with a later release; known: log, webhook", s.value)
-	default:
-		l.fail(s.start, "", "type %q is unknown; known: log, webhook", s.value)
+	if at := slices.Index(names, s.value); at >= 0 {
+		return all[at]
 	}
-	return ""
+	if slices.Contains(laterTypes, s.value) {
+		l.fail(s.start, "", "type %q comes with a later release; %s", s.value, known)
+	}
+	l.fail(s.start, "", "type %q is unknown; %s", s.value, known)
+	return kind{}
 }
+
+// laterTypes are those that are announced.
+var laterTypes = []string{"slack", "email", "sql", "nats", "cache", "search"}

@@ -26,7 +26,7 @@ type logTemplate struct {
 	level   string
 }
 
-func (l *loader) log(fields map[string]field, n ast.Node) (template, *logSpec) {
+func (l *loader) log(fields map[string]field, n ast.Node) (template, any) {
 	message := l.required(fields["message"], n, "a log", "message")
 	text, err := l.env.CompileText(message.value, expr.Plain)
 	l.failAt("message", message, err)

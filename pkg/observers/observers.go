@@ -110,8 +110,31 @@ type actionSpec struct {
 	Type    string `json:"type"`
 	Async   bool   `json:"async,omitempty"`
 	Timeout string `json:"timeout"`
-	*webhookSpec
-	*logSpec
+
+	own any // the keys of its type, a struct
+}
+
+// MarshalJSON writes the keys of the type behind those that every action has.
+func (s actionSpec) MarshalJSON() ([]byte, error) {
+	type common actionSpec
+	dst, err := marshal(common(s))
+	if err != nil {
+		return nil, err
+	}
+	own, err := marshal(s.own)
+	if err != nil || len(own) <= len("{}") {
+		return dst, err
+	}
+	return append(append(dst[:len(dst)-1], ','), own[1:]...), nil
+}
+
+// marshal is json.Marshal that leaves < > & as they are.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	err := encoder.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
 // canonical writes an observer to a line.

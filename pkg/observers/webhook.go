@@ -45,7 +45,7 @@ type headerTemplate struct {
 	secret string
 }
 
-func (l *loader) webhook(fields map[string]field, n ast.Node) (template, *webhookSpec) {
+func (l *loader) webhook(fields map[string]field, n ast.Node) (template, any) {
 	link := l.required(fields["url"], n, "a webhook", "url")
 	spec := &webhookSpec{
 		URL:       link.value,
