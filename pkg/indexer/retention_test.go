@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/tributary-dev/tributary/pkg/indexer"
 )
 
@@ -92,6 +94,30 @@ func retain(t *testing.T, index *calendar, keep time.Duration) {
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Errorf("retention ended with %v", err)
+		}
+	})
+}
+
+func TestRetentionCountsTheMonthsThatItDrops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		registry := prometheus.NewRegistry()
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		r := indexer.Retention{Keep: time.Hour, Log: slog.New(slog.DiscardHandler), Metrics: indexer.NewMetrics(registry)}
+		go func() { done <- r.Run(ctx, &calendar{months: []string{"1999.10", "1999.11", "2000.01"}}) }()
+		synctest.Wait()
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			if got := f.GetMetric()[0].GetCounter().GetValue(); f.GetName() == "tributary_indexer_dropped_months_total" && got != 2 {
+				t.Errorf("%v months are counted, want 2", got)
+			}
 		}
 	})
 }

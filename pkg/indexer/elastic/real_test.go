@@ -1,11 +1,16 @@
 package elastic_test
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tributary-dev/tributary/pkg/indexer/elastic"
 	"github.com/tributary-dev/tributary/pkg/indexer/indextest"
@@ -27,33 +32,48 @@ func open(t *testing.T, options elastic.Options) *elastic.Index {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		remove(t, options.URL+"/"+options.Prefix+"-*")
-		remove(t, options.URL+"/_index_template/"+options.Prefix)
+		for _, month := range monthsOf(t, x) {
+			call(t, http.MethodDelete, options.URL+"/"+options.Prefix+"-"+month, "")
+		}
+		call(t, http.MethodDelete, options.URL+"/_index_template/"+options.Prefix, "")
 	})
 	return x
 }
 
-func remove(t *testing.T, url string) {
+func monthsOf(t *testing.T, x *elastic.Index) []string {
 	t.Helper()
-	request, err := http.NewRequest(http.MethodDelete, url, nil)
+	months, err := x.Months(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
+	return months
+}
+
+// call sends a request to the server and gives the answer's body.
+func call(t *testing.T, method, url, body string) string {
+	t.Helper()
+	request, err := http.NewRequest(method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Close = true
 	answer, err := http.DefaultClient.Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = answer.Body.Close()
+	defer func() { _ = answer.Body.Close() }()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil || answer.StatusCode >= 500 {
+		t.Fatalf("%s %s: %s %s %v", method, url, answer.Status, text, err)
+	}
+	return string(text)
 }
 
 func refresh(t *testing.T, url string) func() {
 	return func() {
 		t.Helper()
-		answer, err := http.Post(url+"/_refresh", "application/json", http.NoBody)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = answer.Body.Close()
+		call(t, http.MethodPost, url+"/_refresh", "")
 	}
 }
 
@@ -62,4 +82,22 @@ func TestIndex(t *testing.T) {
 	indextest.Run(t, func(t *testing.T) indextest.Opened {
 		return indextest.Opened{Index: open(t, elastic.Options{URL: url}), Refresh: refresh(t, url)}
 	})
+}
+
+// newCounter gives a registry, and how many documents its indexer wrote again.
+func newCounter() (*prometheus.Registry, func(*testing.T) float64) {
+	registry := prometheus.NewRegistry()
+	return registry, func(t *testing.T) float64 {
+		t.Helper()
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			if f.GetName() == "tributary_indexer_retried_total" {
+				return f.GetMetric()[0].GetCounter().GetValue()
+			}
+		}
+		return -1
+	}
 }

@@ -19,6 +19,9 @@ var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 const mostPooled = 16 << 20
 
+// lines says that a bulk is JSON line by line; the client would say that it is JSON.
+var lines = http.Header{"Content-Type": {"application/x-ndjson"}}
+
 // Write creates documents in one bulk.
 func (x *Index) Write(ctx context.Context, documents []indexer.Document) ([]indexer.Outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, writeWithin)
@@ -27,7 +30,7 @@ func (x *Index) Write(ctx context.Context, documents []indexer.Document) ([]inde
 	body.Reset()
 	x.encode(body, documents)
 	answer, err := esapi.BulkRequest{
-		Body: bytes.NewReader(body.Bytes()), FilterPath: []string{"errors", "items.*.status", "items.*.error"},
+		Body: bytes.NewReader(body.Bytes()), Header: lines.Clone(), FilterPath: []string{"errors", "items.*.status", "items.*.error"},
 	}.Do(ctx, x.transport)
 	if err != nil {
 		return nil, fmt.Errorf("write a bulk: %w", err) // the body may still be read: it is not used again
