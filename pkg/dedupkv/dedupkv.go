@@ -154,6 +154,21 @@ func (s *Store) takeOver(ctx context.Context, kvKey string, there natskv.Entry, 
 	return Claim{State: TakenOver, Revision: revision, Begun: r.begun, Owner: owner, Generation: r.generation}, nil
 }
 
+// Holds errs with ErrLost where somebody else has claimed the effect since, or has settled it.
+func (s *Store) Holds(ctx context.Context, key string, claim Claim) error {
+	there, err := s.bucket.Get(ctx, events.KVKey(key))
+	switch {
+	case errors.Is(err, natskv.ErrNotFound):
+		return fmt.Errorf("look after claim of %s: %w: it has expired", key, ErrLost)
+	case err != nil:
+		return fmt.Errorf("look after claim of %s: %w", key, err)
+	case there.Revision != claim.Revision:
+		return fmt.Errorf("look after claim of %s: %w", key, ErrLost)
+	default:
+		return nil
+	}
+}
+
 // Settle records the result of a claimed effect. It errs with ErrLost where somebody else has claimed it since. A
 // claim that this very call has settled before is success.
 func (s *Store) Settle(ctx context.Context, key string, claim Claim, result Result) error {

@@ -119,6 +119,9 @@ func (w *Worker) carryOut(x *effect, claim dedupkv.Claim) (dedupkv.Result, error
 	if w.acting.Err() != nil {
 		return "", errStopped
 	}
+	if err := w.holds(x, claim); err != nil {
+		return "", err
+	}
 	attempt.Status, attempt.Error = outcome.Status, err.Error()
 	attempts := []deadletter.Attempt{attempt}
 	switch {
@@ -130,6 +133,15 @@ func (w *Worker) carryOut(x *effect, claim dedupkv.Claim) (dedupkv.Result, error
 		delay := d.policy.Delay(len(attempts), retry.DelayOf(err), w.options.Random)
 		return w.hand(x, attempts, attempt.Ended.Add(delay))
 	}
+}
+
+// holds errs where somebody else has taken the effect over: who was frozen while it was under way must not hand on what
+// may be done by now.
+func (w *Worker) holds(x *effect, claim dedupkv.Claim) error {
+	if claim.Revision == 0 {
+		return nil
+	}
+	return w.insist(func(ctx context.Context) error { return w.dedup.Holds(ctx, x.key, claim) }, dedupkv.ErrLost)
 }
 
 var errCrashed = errors.New("it was begun too often without an end")
