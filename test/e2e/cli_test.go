@@ -1,0 +1,184 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tributary-dev/tributary/test/harness"
+)
+
+// ran is how a call of the command ended.
+type ran struct {
+	stdout, stderr string
+	status         int
+}
+
+// tributary calls the built command with the system's configuration.
+func tributary(t *testing.T, s *harness.System, args ...string) ran {
+	t.Helper()
+	command := exec.Command(harness.Binary(t, "tributary"), append([]string{"--config", s.Config()}, args...)...)
+	command.Env = append(os.Environ(), "SHOP_URL="+s.Postgres.URL("postgres"))
+	var stdout, stderr bytes.Buffer
+	command.Stdout, command.Stderr = &stdout, &stderr
+	err := command.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return ran{stdout.String(), stderr.String(), command.ProcessState.ExitCode()}
+}
+
+// read calls the command with -o json, and decodes what it prints.
+func read(t *testing.T, s *harness.System, into any, args ...string) {
+	t.Helper()
+	r := tributary(t, s, append(args, "-o", "json")...)
+	if r.status != 0 {
+		t.Fatalf("tributary %s: status %d: %s", strings.Join(args, " "), r.status, r.stderr)
+	}
+	if err := json.Unmarshal([]byte(r.stdout), into); err != nil {
+		t.Fatalf("tributary %s: %v: %s", strings.Join(args, " "), err, r.stdout)
+	}
+}
+
+// overview is what scenarios read of the status.
+type overview struct {
+	Sources []struct {
+		Name, Leader, Phase string
+		Lag                 struct{ Bytes *int64 }
+		Database            struct {
+			Active bool `json:"slot_active"`
+		}
+	}
+	Workers struct {
+		Members []struct{ Partitions []int }
+		Pending uint64
+	}
+	Jobs        struct{ States map[string]int }
+	DeadLetters struct{ Total int } `json:"dead_letters"`
+}
+
+type letter struct {
+	Sequence  uint64
+	EffectKey string `json:"effect_key"`
+	EventID   string `json:"event_id"`
+	Action    string
+}
+
+const goodAndBad = `
+observers:
+  - name: orders
+    match: {source: shop, entity: public.orders}
+    retry: {max_attempts: 2, initial: 20ms, max: 50ms}
+    actions:
+      - {name: good, type: webhook, url: "${receiver}/good", timeout: 5s}
+      - {name: bad, type: webhook, url: "${receiver}/bad", timeout: 5s}
+`
+
+func TestAnOperatorMendsAFailingEndpoint(t *testing.T) {
+	s := harness.New(t, harness.Options{Observers: goodAndBad})
+	var mended atomic.Bool
+	s.Receiver.Answer(func(r *http.Request) int {
+		if r.URL.Path == "/bad" && !mended.Load() {
+			return http.StatusServiceUnavailable
+		}
+		return http.StatusOK
+	})
+	s.Start("ingest", "worker", "jobrunner")
+	s.WaitForLeader()
+
+	// Idle: all is well, and nothing is there.
+	var idle overview
+	harness.Eventually(t, 30*time.Second, "the worker has all partitions", func() bool {
+		idle = overview{}
+		read(t, s, &idle, "status")
+		return len(idle.Workers.Members) == 1 && len(idle.Workers.Members[0].Partitions) == 16
+	})
+	if shop := idle.Sources[0]; shop.Name != "shop" || shop.Leader == "" || shop.Phase != "streaming" || shop.Lag.Bytes == nil || !shop.Database.Active {
+		t.Errorf("idle, the source is %+v", shop)
+	}
+	if idle.DeadLetters.Total != 0 || idle.Jobs.States["dead"] != 0 {
+		t.Errorf("idle: %+v", idle)
+	}
+	if r := tributary(t, s, "doctor"); r.status != 0 {
+		t.Errorf("idle, doctor ends with %d:\n%s%s", r.status, r.stdout, r.stderr)
+	}
+
+	// The endpoint fails.
+	const orders = 5
+	s.Exec(`INSERT INTO orders (id) SELECT generate_series(1, 5)`)
+	harness.Eventually(t, 30*time.Second, "each order is a dead letter", func() bool {
+		busy := overview{}
+		read(t, s, &busy, "status")
+		return busy.DeadLetters.Total == orders && busy.Jobs.States["dead"] == orders && busy.Workers.Pending == 0
+	})
+	var letters []letter
+	read(t, s, &letters, "dlq", "list")
+	if len(letters) != orders || letters[0].Action != "bad" {
+		t.Fatalf("the dead letters are %+v", letters)
+	}
+	explained := tributary(t, s, "events", "explain", letters[0].EventID)
+	if !strings.Contains(explained.stdout, "good: done by") || !strings.Contains(explained.stdout, "bad: dead letter") {
+		t.Errorf("the event is explained as\n%s%s", explained.stdout, explained.stderr)
+	}
+	before := len(s.Receiver.Deliveries())
+	if r := tributary(t, s, "dlq", "retry-all", "--dry-run"); r.status != 0 || !strings.Contains(r.stdout, "5  would be queued") {
+		t.Errorf("the dry run ends with %d: %s", r.status, r.stdout)
+	}
+	if after := len(s.Receiver.Deliveries()); after != before || s.CountDeadLetters() != orders {
+		t.Errorf("the dry run sent %d requests and left %d dead letters", after-before, s.CountDeadLetters())
+	}
+
+	// It is mended, and several people retry the same dead letter at once.
+	mended.Store(true)
+	first := letters[0]
+	var asking sync.WaitGroup
+	var queued atomic.Int32
+	for range 4 {
+		asking.Go(func() {
+			if r := tributary(t, s, "dlq", "retry", first.EffectKey); strings.Contains(r.stdout, ": queued") {
+				queued.Add(1)
+			}
+		})
+	}
+	asking.Wait()
+	if queued.Load() != 1 {
+		t.Errorf("%d of 4 were told that it is queued", queued.Load())
+	}
+	harness.Eventually(t, 30*time.Second, "its dead letter is gone", func() bool { return s.CountDeadLetters() == orders-1 })
+	if r := tributary(t, s, "dlq", "retry-all"); r.status != 0 || !strings.Contains(r.stdout, "4  queued") {
+		t.Errorf("retry-all ends with %d: %s%s", r.status, r.stdout, r.stderr)
+	}
+	harness.Eventually(t, 30*time.Second, "all dead letters are gone", func() bool { return s.CountDeadLetters() == 0 })
+	s.Receiver.WaitFor(2*orders, 10*time.Second)
+	if effects, more := s.Receiver.Repeated(); effects > 0 {
+		t.Errorf("%d effects were done %d times more than once", effects, more)
+	}
+	var done overview
+	read(t, s, &done, "status")
+	if done.Jobs.States["done"] != orders || done.Jobs.States["dead"] != 0 {
+		t.Errorf("mended, the jobs are %v", done.Jobs.States)
+	}
+
+	// Without NATS it says so, soon.
+	s.Kill("nats")
+	begun := time.Now()
+	r := tributary(t, s, "status")
+	if took := time.Since(begun); r.status != 1 || !strings.Contains(r.stderr, "nats.url") || took > 6*time.Second {
+		t.Errorf("without NATS status ends with %d after %s: %s", r.status, took, r.stderr)
+	}
+	if r := tributary(t, s, "doctor"); r.status != 1 || !strings.Contains(r.stdout, "fail  nats, connection") {
+		t.Errorf("without NATS doctor ends with %d: %s", r.status, r.stdout)
+	}
+	if r := tributary(t, s, "dlq", "explode"); r.status != 2 || !strings.Contains(r.stderr, "--help") {
+		t.Errorf("wrong use ends with %d: %s", r.status, r.stderr)
+	}
+}
