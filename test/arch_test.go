@@ -61,6 +61,7 @@ var imports = map[string][]string{
 	"pkg/actions/egress":      {"pkg/retry"},
 	"pkg/actions/secret":      {},
 	"pkg/actions/log":         {"pkg/actions"},
+	"pkg/actions/nats":        {"pkg/actions", "pkg/events", "pkg/retry"},
 	"pkg/actions/webhook":     {"pkg/actions", "pkg/actions/egress", "pkg/actions/secret", "pkg/retry"},
 
 	"streams": {"pkg/events"},

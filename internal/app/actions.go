@@ -4,15 +4,18 @@ import (
 	"github.com/tributary-dev/tributary/pkg/actions"
 	"github.com/tributary-dev/tributary/pkg/actions/egress"
 	actionlog "github.com/tributary-dev/tributary/pkg/actions/log"
+	actionnats "github.com/tributary-dev/tributary/pkg/actions/nats"
 	"github.com/tributary-dev/tributary/pkg/actions/secret"
 	"github.com/tributary-dev/tributary/pkg/actions/webhook"
 )
 
-// newActions makes the actions of every type, for at most so many at the same time.
-func newActions(env *environment, concurrency int) actions.Registry {
+// newActions makes the actions of every type, for at most so many at the same time. The caller calls end when none runs.
+func newActions(env *environment, road *road, concurrency int) (registry actions.Registry, end func()) {
 	transport := egress.NewTransport(egress.Options{AllowPrivate: env.config.Actions.AllowPrivate, Concurrency: concurrency})
+	secrets := new(secret.Resolver)
 	return actions.Registry{
-		webhook.Type:   webhook.New(transport, new(secret.Resolver), webhook.Options{Version: Version}),
-		actionlog.Type: actionlog.New(env.log),
-	}
+		actionlog.Type:  actionlog.New(env.log),
+		actionnats.Type: actionnats.New(road.js),
+		webhook.Type:    webhook.New(transport, secrets, webhook.Options{Version: Version}),
+	}, transport.CloseIdleConnections
 }

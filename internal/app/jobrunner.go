@@ -31,7 +31,9 @@ func runJobRunner(ctx context.Context, env *environment) error {
 	defer road.nc.Close()
 	store := jobs.NewStore(road.js, jobs.StoreOptions{Log: env.log, Metrics: jobs.NewMetrics(env.metrics)})
 	concurrency := env.config.Jobs.Concurrency
-	runner, err := jobs.NewRunner(road.js, store, newActions(env, concurrency), deadletter.New(road.js), jobs.Options{
+	registry, end := newActions(env, road, concurrency)
+	defer end()
+	runner, err := jobs.NewRunner(road.js, store, registry, deadletter.New(road.js), jobs.Options{
 		Concurrency: concurrency, Keep: env.config.Jobs.Keep, Owner: env.owner, ShutdownTimeout: env.config.ShutdownTimeout,
 	})
 	if err != nil {

@@ -43,9 +43,11 @@ func runWorker(ctx context.Context, env *environment) error {
 		return err
 	}
 	concurrency := env.config.Worker.Concurrency
+	registry, end := newActions(env, road, concurrency)
+	defer end()
 	w, err := worker.New(road.js, worker.Parts{
 		Rules: worker.Fixed(rules), Dedup: dedup, Jobs: jobs.NewStore(road.js, jobs.StoreOptions{Log: env.log}),
-		DeadLetters: deadletter.New(road.js), Actions: newActions(env, concurrency),
+		DeadLetters: deadletter.New(road.js), Actions: registry,
 	}, worker.Options{
 		ID: workerID(), Partitions: road.applied.Partitions, Concurrency: concurrency,
 		OnError: worker.OnError(env.config.Dedup.OnError), ShutdownTimeout: env.config.ShutdownTimeout,

@@ -13,6 +13,7 @@ import (
 // The action types.
 const (
 	typeLog     = "log"
+	typeNATS    = "nats"
 	typeWebhook = "webhook"
 )
 
@@ -60,6 +61,7 @@ type kind struct {
 func kinds() []kind {
 	return []kind{
 		{typeLog, logKeys, (*loader).log},
+		{typeNATS, natsKeys, (*loader).nats},
 		{typeWebhook, webhookKeys, (*loader).webhook},
 	}
 }
@@ -108,4 +110,4 @@ func (l *loader) actionType(n ast.Node) kind {
 }
 
 // laterTypes are those that are announced.
-var laterTypes = []string{"slack", "email", "sql", "nats", "cache", "search"}
+var laterTypes = []string{"slack", "email", "sql", "cache", "search"}

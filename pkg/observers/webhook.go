@@ -55,12 +55,8 @@ func (l *loader) webhook(fields map[string]field, n ast.Node) (template, any) {
 	}
 	t := &webhookTemplate{spec: spec}
 	spec.ContentType = events.ContentType
-	if f := fields["body"]; f.given() {
-		body := l.expression(f)
-		spec.Body, spec.ContentType = body.value, "application/json"
-		var err error
-		t.body, err = l.env.CompileJSON(body.value)
-		l.failAt("body", body, err)
+	if t.body, spec.Body = l.body(fields["body"]); t.body != nil {
+		spec.ContentType = "application/json"
 	}
 	if f := fields["content_type"]; f.given() {
 		spec.ContentType = l.contentType(f)

@@ -66,6 +66,19 @@ func (t *Text) Literal() (text string, ok bool) {
 	return b.String(), true
 }
 
+// Fill gives the text with value in the place of each expression: what can be judged of it before there is an event.
+func (t *Text) Fill(value string) string {
+	var b strings.Builder
+	for _, p := range t.parts {
+		if p.program != nil {
+			b.WriteString(value)
+		} else {
+			b.WriteString(p.literal)
+		}
+	}
+	return b.String()
+}
+
 // Render gives the text for one event. It errors where an evaluation fails, a value can't stand in the text, or with
 // ErrTooLarge.
 func (t *Text) Render(in *Input) (string, error) {
