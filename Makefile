@@ -6,7 +6,7 @@ LDFLAGS  = -X github.com/tributary-dev/tributary/internal/app.Version=$(VERSION)
 TOOL     = $(GO) tool -modfile=tools/go.mod
 
 # The scenarios over the built programs have targets of their own.
-UNITS = $$($(GO) list ./... | grep -v -E '/test/(e2e|chaos|bench)$$')
+UNITS = $$($(GO) list ./... | grep -v -E '/test/(e2e|chaos|bench|metrics|compose)$$')
 
 .DEFAULT_GOAL := help
 .PHONY: help build test race e2e chaos bench elasticsearch lint fmt generate fresh verify dev clean
@@ -24,7 +24,7 @@ race: ## the same under the race detector
 	$(GO) test -race -timeout 20m $(UNITS)
 
 e2e: ## scenarios over the built programs
-	$(GO) test -count=1 -timeout 20m ./test/e2e/...
+	$(GO) test -count=1 -timeout 30m -p 1 ./test/e2e/... ./test/metrics ./test/compose
 
 chaos: ## random kills; CHAOS_KILLS=n how many, CHAOS_SEED=n to repeat a run
 	$(GO) test -count=1 -timeout 60m -v ./test/chaos/...

@@ -85,6 +85,8 @@ var imports = map[string][]string{
 	"test/e2e":           {anything},
 	"test/elasticsearch": {},
 	"test/harness":       {anything},
+	"test/compose":       {anything},
+	"test/metrics":       {anything},
 }
 
 // anything is for those who put the whole together.

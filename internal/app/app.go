@@ -11,12 +11,14 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tributary-dev/tributary/internal/config"
 	"github.com/tributary-dev/tributary/internal/telemetry"
+	"github.com/tributary-dev/tributary/pkg/jobs"
 )
 
 // Version is set by the linker.
@@ -44,7 +46,8 @@ type environment struct {
 	log     *slog.Logger
 	metrics *prometheus.Registry
 	ready   *telemetry.Ready
-	owner   string // names the process in leases and records
+	jobs    func() *jobs.Metrics // of who makes jobs and who runs them, registered by the first
+	owner   string               // names the process in leases and records
 }
 
 // service is one of the programs: what it is called, what it needs of the configuration, and what it runs.
@@ -124,6 +127,7 @@ func newEnvironment(name string, cfg config.Config, stderr io.Writer) (*environm
 		return nil, err
 	}
 	env := &environment{config: cfg, metrics: telemetry.NewRegistry(name, Version), ready: telemetry.NewReady(log)}
+	env.jobs = sync.OnceValue(func() *jobs.Metrics { return jobs.NewMetrics(env.metrics) })
 	return env.of(name, log), nil
 }
 

@@ -70,6 +70,8 @@ func runIngest(ctx context.Context, env *environment) error {
 			return streams.RunJanitor(ctx, road.js, streams.JanitorOptions{Log: env.log})
 		})
 	})
+	inStreams := newStreamMetrics(env.metrics)
+	group.Go(func() error { return inStreams.observe(ctx, road.js) })
 	env.watchNATS(ctx, group, road, "events are stored")
 	return group.Wait()
 }

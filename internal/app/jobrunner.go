@@ -29,7 +29,7 @@ func runJobRunner(ctx context.Context, env *environment) error {
 		return unlessEnded(ctx, err)
 	}
 	defer road.nc.Close()
-	store := jobs.NewStore(road.js, jobs.StoreOptions{Log: env.log, Metrics: jobs.NewMetrics(env.metrics)})
+	store := jobs.NewStore(road.js, jobs.StoreOptions{Log: env.log, Metrics: env.jobs()})
 	concurrency := env.config.Jobs.Concurrency
 	registry, end := newActions(env, road, concurrency)
 	defer end()

@@ -46,7 +46,7 @@ func runWorker(ctx context.Context, env *environment) error {
 	registry, end := newActions(env, road, concurrency)
 	defer end()
 	w, err := worker.New(road.js, worker.Parts{
-		Rules: worker.Fixed(rules), Dedup: dedup, Jobs: jobs.NewStore(road.js, jobs.StoreOptions{Log: env.log}),
+		Rules: worker.Fixed(rules), Dedup: dedup, Jobs: jobs.NewStore(road.js, jobs.StoreOptions{Log: env.log, Metrics: env.jobs()}),
 		DeadLetters: deadletter.New(road.js), Actions: registry,
 	}, worker.Options{
 		ID: workerID(), Partitions: road.applied.Partitions, Concurrency: concurrency,

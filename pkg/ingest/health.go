@@ -60,7 +60,7 @@ func (h *health) leads() {
 }
 
 // watch tells of a session for as long as it lasts.
-func (h *health) watch(ctx context.Context, feed *Feed) error {
+func (h *health) watch(ctx context.Context, feed *Feed, metrics *sourceMetrics) error {
 	h.set(false, "leads, and does not read yet")
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
@@ -69,6 +69,7 @@ func (h *health) watch(ctx context.Context, feed *Feed) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case now := <-tick.C:
+			metrics.waiting.Set(float64(feed.Waiting()))
 			if trouble := feed.trouble(now); trouble != "" {
 				h.set(false, trouble)
 			} else {

@@ -118,7 +118,7 @@ func (p *Pipeline) lead(ctx context.Context, source Source, metrics *sourceMetri
 		return context.Canceled // a source that ends by itself ends the session
 	})
 	group.Go(func() error { return p.publish(ctx, f, feed, metrics) })
-	group.Go(func() error { return health.watch(ctx, feed) })
+	group.Go(func() error { return health.watch(ctx, feed, metrics) })
 	return group.Wait()
 }
 
@@ -153,7 +153,6 @@ func (p *Pipeline) publish(ctx context.Context, f *fence, feed *Feed, metrics *s
 		for _, b := range batches {
 			feed.Stored(b)
 		}
-		metrics.waiting.Set(float64(feed.Waiting()))
 		metrics.stored.Set(float64(f.through))
 	}
 }

@@ -71,7 +71,8 @@ func (p *partition) save(ctx context.Context) {
 		p.mu.Unlock()
 		for _, r := range free {
 			if err := p.w.dedup.Forget(r.key, r.result); err != nil {
-				p.w.metrics.unforgotten.Inc() // it goes by itself, only later
+				// It goes by itself, only later than after dedup.window.
+				p.w.log.Debug("a record stays for longer", "partition", p.number, "error", err)
 			}
 		}
 	}

@@ -8,16 +8,15 @@ import (
 
 // Metrics are what a worker tells of itself. They exist at zero from the start.
 type Metrics struct {
-	events      prometheus.Counter
-	effects     *prometheus.CounterVec // by outcome
-	claims      *prometheus.CounterVec // by state
-	alerts      prometheus.Counter
-	repins      prometheus.Counter
-	unforgotten prometheus.Counter
-	inFlight    prometheus.Gauge
-	partitions  prometheus.Gauge
-	lanes       prometheus.Gauge
-	seconds     prometheus.Histogram
+	events     prometheus.Counter
+	effects    *prometheus.CounterVec // by outcome
+	claims     *prometheus.CounterVec // by state
+	alerts     prometheus.Counter
+	repins     prometheus.Counter
+	inFlight   prometheus.Gauge
+	partitions prometheus.Gauge
+	lanes      prometheus.Gauge
+	seconds    prometheus.Histogram
 }
 
 // Outcomes of effects beside dedupkv's results, and states of claims beside its own.
@@ -45,12 +44,11 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		claims: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: prefix + "claims_total", Help: "Claims, by what they found.",
 		}, []string{"state"}),
-		alerts:      counter("alerts_total", "Effects that failed for good and whose observer wants an alert."),
-		repins:      counter("repins_total", "Times that a partition had to be held anew."),
-		unforgotten: counter("unforgotten_total", "Records that stay for longer than dedup.window, because NATS was slow."),
-		inFlight:    gauge("in_flight", "Effects that are under way."),
-		partitions:  gauge("partitions_owned", "Partitions whose events come to this worker."),
-		lanes:       gauge("lanes", "Lanes with effects in them."),
+		alerts:     counter("alerts_total", "Effects that failed for good and whose observer wants an alert."),
+		repins:     counter("repins_total", "Times that a partition had to be held anew."),
+		inFlight:   gauge("in_flight", "Effects that are under way."),
+		partitions: gauge("partitions_owned", "Partitions whose events come to this worker."),
+		lanes:      gauge("lanes", "Lanes with effects in them."),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: prefix + "effect_seconds", Help: "How long the attempts of actions took.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
@@ -66,7 +64,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		m.claims.WithLabelValues(state)
 	}
 	if reg != nil {
-		reg.MustRegister(m.events, m.effects, m.claims, m.alerts, m.repins, m.unforgotten, m.inFlight, m.partitions, m.lanes, m.seconds)
+		reg.MustRegister(m.events, m.effects, m.claims, m.alerts, m.repins, m.inFlight, m.partitions, m.lanes, m.seconds)
 	}
 	return m
 }
