@@ -28,7 +28,7 @@ var imports = map[string][]string{
 	"internal/app": {anything},
 
 	// The operator's command, and what it reads.
-	"internal/cli": {"internal/config", "internal/inspect", "internal/natsread", "pkg/actions", "pkg/deadletter", "pkg/events", "pkg/indexer", "pkg/jobs",
+	"internal/cli": {"internal/config", "internal/generations", "internal/inspect", "internal/natsread", "pkg/actions", "pkg/deadletter", "pkg/events", "pkg/indexer", "pkg/jobs",
 		"pkg/observers", "pkg/pgcdc", "streams"},
 	"internal/inspect": {"internal/natskv", "internal/natsread", "pkg/deadletter", "pkg/dedupkv", "pkg/events", "pkg/indexer", "pkg/ingest",
 		"pkg/jobs", "pkg/observers", "pkg/pgcdc", "pkg/worker"},
@@ -62,9 +62,13 @@ var imports = map[string][]string{
 	"pkg/actions/secret":      {},
 	"pkg/actions/log":         {"pkg/actions"},
 	"pkg/actions/nats":        {"pkg/actions", "pkg/events", "pkg/retry"},
+	"pkg/actions/slack":       {"pkg/actions", "pkg/actions/egress", "pkg/actions/secret", "pkg/retry"},
 	"pkg/actions/webhook":     {"pkg/actions", "pkg/actions/egress", "pkg/actions/secret", "pkg/retry"},
 
 	"streams": {"pkg/events"},
+
+	// The rules in force.
+	"internal/generations": {"internal/natskv", "internal/natsread", "pkg/events", "pkg/observers"},
 
 	// The leaves.
 	"internal/config":         {"pkg/events"},

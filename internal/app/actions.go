@@ -6,6 +6,7 @@ import (
 	actionlog "github.com/tributary-dev/tributary/pkg/actions/log"
 	actionnats "github.com/tributary-dev/tributary/pkg/actions/nats"
 	"github.com/tributary-dev/tributary/pkg/actions/secret"
+	"github.com/tributary-dev/tributary/pkg/actions/slack"
 	"github.com/tributary-dev/tributary/pkg/actions/webhook"
 )
 
@@ -16,6 +17,7 @@ func newActions(env *environment, road *road, concurrency int) (registry actions
 	return actions.Registry{
 		actionlog.Type:  actionlog.New(env.log),
 		actionnats.Type: actionnats.New(road.js),
+		slack.Type:      slack.New(transport, secrets),
 		webhook.Type:    webhook.New(transport, secrets, webhook.Options{Version: Version}),
 	}, transport.CloseIdleConnections
 }

@@ -12,10 +12,10 @@ import (
 // Request is one effect as it was rendered, once, at the first attempt: all that a sending needs but secrets, which are
 // named here and read at each sending. Its JSON lies in job records and dead letters.
 type Request struct {
-	Type      string        `json:"type"`               // of the action: webhook, log
+	Type      string        `json:"type"`               // of the action: webhook, log, …
 	Endpoint  string        `json:"endpoint,omitempty"` // what shares slots and a circuit: scheme://host:port; empty for none
 	Method    string        `json:"method,omitempty"`
-	URL       string        `json:"url,omitempty"`
+	URL       string        `json:"url,omitempty"`    // or what the type has in its place: a subject, the reference to a URL that is secret
 	Header    []Header      `json:"header,omitempty"` // in order; values may hold references to secrets
 	Body      []byte        `json:"body,omitempty"`
 	Timeout   time.Duration `json:"timeout"`             // of one attempt, in nanoseconds; above 0

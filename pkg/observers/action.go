@@ -14,6 +14,7 @@ import (
 const (
 	typeLog     = "log"
 	typeNATS    = "nats"
+	typeSlack   = "slack"
 	typeWebhook = "webhook"
 )
 
@@ -62,6 +63,7 @@ func kinds() []kind {
 	return []kind{
 		{typeLog, logKeys, (*loader).log},
 		{typeNATS, natsKeys, (*loader).nats},
+		{typeSlack, slackKeys, (*loader).slack},
 		{typeWebhook, webhookKeys, (*loader).webhook},
 	}
 }
@@ -110,4 +112,4 @@ func (l *loader) actionType(n ast.Node) kind {
 }
 
 // laterTypes are those that are announced.
-var laterTypes = []string{"slack", "email", "sql", "cache", "search"}
+var laterTypes = []string{"email", "sql", "cache", "search"}

@@ -81,3 +81,20 @@ func TestNATSIsRendered(t *testing.T) {
 		"values that make an own one in pieces": {keys: `type: nats, subject: "${\"eve\"}nts.b"`, err: "begin with events."},
 	})
 }
+
+func TestSlackIsRendered(t *testing.T) {
+	request := func(body string) actions.Request {
+		return actions.Request{Type: "slack", Endpoint: "slack:env:HOOK", URL: "env:HOOK", Body: []byte(body)}
+	}
+	testRendering(t, map[string]rendering{
+		"a value can't mention or link": {
+			keys: `type: slack, url: env:HOOK, text: "<https://a.example|order> ${after.region}"`,
+			want: request(`{"text":"<https://a.example|order> eu.&gt;"}`),
+		},
+		"blocks": {
+			keys: `type: slack, url: env:HOOK, text: "${after.name}", blocks: '[{"type": "section", "text": {"type": "mrkdwn", "text": mrkdwn(after.region)}}]'`,
+			want: request(`{"text":"a\"b\r\nX: y","blocks":[{"text":{"text":"eu.&gt;","type":"mrkdwn"},"type":"section"}]}`),
+		},
+		"a missing value": {keys: `type: slack, url: env:HOOK, text: "${after.gone}"`, err: "no such key"},
+	})
+}

@@ -75,7 +75,7 @@ func (w *Webhook) Do(ctx context.Context, effect actions.Effect, request actions
 	}
 	response, err := w.transport.RoundTrip(req)
 	if err != nil {
-		return actions.Outcome{}, unanswered(ctx, req, request.Timeout, err)
+		return actions.Outcome{}, egress.Unanswered(ctx, place(req), request.Timeout, err)
 	}
 	egress.Drain(response.Body)
 	return actions.Outcome{Status: response.StatusCode}, w.judge(req, request.Permanent, response)
@@ -187,7 +187,7 @@ func (w *Webhook) judge(req *http.Request, permanent []int, response *http.Respo
 	if slices.Contains(permanent, status) {
 		return retry.Permanent(err)
 	}
-	if delay := retryAfter(response.Header.Get("Retry-After"), w.now()); delay > 0 {
+	if delay := egress.RetryAfter(response.Header.Get("Retry-After"), w.now()); delay > 0 {
 		return retry.After(err, delay)
 	}
 	return err
@@ -204,22 +204,4 @@ func statusName(status int) string {
 		return strconv.Itoa(status) + " " + text
 	}
 	return strconv.Itoa(status)
-}
-
-// maxRetryAfter bounds what a receiver can ask for, by intent or with a wrong clock.
-const maxRetryAfter = 24 * time.Hour
-
-// retryAfter reads a Retry-After, in seconds or as a date; it is 0 where there is none, or none that can be read.
-func retryAfter(value string, now time.Time) time.Duration {
-	if value == "" {
-		return 0
-	}
-	if seconds, err := strconv.ParseUint(value, 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {
-		return time.Duration(min(seconds, uint64(maxRetryAfter/time.Second))) * time.Second
-	}
-	at, err := http.ParseTime(value)
-	if err != nil {
-		return 0
-	}
-	return min(max(at.Sub(now), 0), maxRetryAfter)
 }

@@ -46,6 +46,7 @@ type Env struct{ cel *cel.Env }
 // NewEnv makes the environment that all observers share.
 func NewEnv() (*Env, error) {
 	options := append(changedFunctions(),
+		mrkdwnFunction(),
 		cel.Variable(varEvent, cel.MapType(cel.StringType, cel.DynType)),
 		cel.Variable(varBefore, cel.DynType),
 		cel.Variable(varAfter, cel.DynType),

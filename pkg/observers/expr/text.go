@@ -21,6 +21,7 @@ const (
 	Plain   Kind = iota + 1 // for people: values as they are
 	Header                  // a header's value: control characters but tabs are an error
 	Subject                 // of NATS: a value becomes one token, percent-encoded
+	Mrkdwn                  // of Slack: a value can't mention, link, or hold an entity
 )
 
 // Text is a text that may hold ${expression}; $${ stands for ${. A value is a string, a number or a bool, and never
@@ -112,6 +113,8 @@ func (t *Text) appendValue(dst []byte, p part, in *Input) ([]byte, error) {
 		return append(dst, value...), nil
 	case Subject:
 		return events.AppendToken(dst, value), nil
+	case Mrkdwn:
+		return append(dst, mrkdwn.Replace(value)...), nil
 	default:
 		panic("expr: unknown kind of text")
 	}
