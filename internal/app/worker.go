@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/nuid"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tributary-dev/tributary/internal/generations"
 	"github.com/tributary-dev/tributary/internal/natskv"
 	"github.com/tributary-dev/tributary/pkg/deadletter"
 	"github.com/tributary-dev/tributary/pkg/dedupkv"
@@ -29,7 +30,7 @@ var workerService = service{
 func Worker(ctx context.Context, p Program) int { return workerService.main(ctx, p) }
 
 func runWorker(ctx context.Context, env *environment) error {
-	rules, err := loadObservers(env)
+	configured, err := loadObservers(env)
 	if err != nil {
 		return err
 	}
@@ -42,11 +43,15 @@ func runWorker(ctx context.Context, env *environment) error {
 	if err != nil {
 		return err
 	}
+	rules, follow, err := rulesInForce(ctx, env, road, configured)
+	if err != nil {
+		return unlessEnded(ctx, err)
+	}
 	concurrency := env.config.Worker.Concurrency
 	registry, end := newActions(env, road, concurrency)
 	defer end()
 	w, err := worker.New(road.js, worker.Parts{
-		Rules: worker.Fixed(rules), Dedup: dedup, Jobs: jobs.NewStore(road.js, jobs.StoreOptions{Log: env.log, Metrics: env.jobs()}),
+		Rules: rules, Dedup: dedup, Jobs: jobs.NewStore(road.js, jobs.StoreOptions{Log: env.log, Metrics: env.jobs()}),
 		DeadLetters: deadletter.New(road.js), Actions: registry,
 	}, worker.Options{
 		ID: workerID(), Partitions: road.applied.Partitions, Concurrency: concurrency,
@@ -58,6 +63,7 @@ func runWorker(ctx context.Context, env *environment) error {
 	}
 
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return follow(ctx) })
 	group.Go(func() error {
 		if err := w.Run(ctx); err != nil {
 			return fmt.Errorf("work: %w", err)
@@ -69,11 +75,11 @@ func runWorker(ctx context.Context, env *environment) error {
 	return group.Wait()
 }
 
-// loadObservers reads the rules before anything is connected to: what is wrong in them is told at once.
+// loadObservers reads the rules before anything is connected to: what is wrong in them is told at once. It gives nil where the
+// configuration names none.
 func loadObservers(env *environment) (*observers.Set, error) {
 	if env.config.Observers == "" {
-		env.log.Warn("no observers are configured: events are acknowledged and nothing is done; name a file in the key observers")
-		return observers.Parse("no observers", []byte("observers: []\n"))
+		return nil, nil
 	}
 	set, err := observers.Load(env.config.Observers)
 	if err != nil {
@@ -81,6 +87,24 @@ func loadObservers(env *environment) (*observers.Set, error) {
 	}
 	env.log.Info("observers are loaded", "observers", len(set.Observers()), "generation", set.Generation())
 	return set, nil
+}
+
+// rules are the observers in force.
+type rules interface {
+	Current() *observers.Set
+	At(generation string) (*observers.Set, bool)
+}
+
+// rulesInForce gives the configured rules, or those that were applied, and what keeps these up to date.
+func rulesInForce(ctx context.Context, env *environment, road *road, configured *observers.Set) (rules, func(context.Context) error, error) {
+	if configured != nil {
+		return worker.Fixed(configured), func(context.Context) error { return nil }, nil
+	}
+	applied, err := generations.Open(road.js).Follow(ctx, env.log)
+	if err != nil {
+		return nil, nil, fmt.Errorf("observers: %w", err)
+	}
+	return applied, applied.Run, nil
 }
 
 // workerID is new at each start: what an earlier process of this host has claimed is another's.

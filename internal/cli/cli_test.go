@@ -376,3 +376,31 @@ func TestVersionIsPrinted(t *testing.T) {
 		t.Errorf("%q, %v", out, err)
 	}
 }
+
+func TestObserversAreAppliedWhole(t *testing.T) {
+	w := newWorld(t)
+	file := w.config.Observers
+	w.config.Observers = ""
+	if _, err := w.run("observers", "list"); err == nil || !strings.Contains(err.Error(), "--observers FILE") {
+		t.Errorf("before: %v", err)
+	}
+	w.golden("observers-apply-dry", w.must("observers", "apply", file, "--dry-run"))
+	if _, err := w.run("observers", "list"); err == nil {
+		t.Error("a dry run has put observers in force")
+	}
+	w.golden("observers-apply", w.must("observers", "apply", file))
+	w.golden("observers-list", w.must("observers", "list"))
+	if out := w.must("observers", "apply", file); !strings.Contains(out, "in force already") {
+		t.Errorf("again: %s", out)
+	}
+	renamed := strings.Replace(strings.Replace(rules, "name: tell", "name: inform", 1), "name: big", "name: large", 1)
+	renamed = strings.Replace(renamed, "message: a cart", "message: the cart", 1)
+	if err := os.WriteFile(file, []byte(renamed), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.golden("observers-apply-renamed", w.must("observers", "apply", file))
+	id := w.insert(1)
+	if out := w.must("observers", "test", id); !strings.Contains(out, "orders/inform") {
+		t.Errorf("what is in force makes of an event:\n%s", out)
+	}
+}

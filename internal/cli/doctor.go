@@ -94,13 +94,13 @@ func (x *examination) config() {
 	default:
 		x.add("config", "sources", passes, "", "%s", count(len(c.Sources), "source", "sources"))
 	}
-	if c.Observers == "" {
-		x.add("observers", "load", warns, "name them in the key observers, or with --observers FILE", "no observers are configured here")
-		return
-	}
 	set, err := x.in.observers()
 	if err != nil {
-		x.add("observers", "load", fails, "correct the file; tributary observers validate shows it again", "%v", err)
+		r, remedy := fails, "correct the file; tributary observers validate shows it again"
+		if c.Observers == "" {
+			r, remedy = warns, "name them in the key observers, or with --observers FILE, or apply some"
+		}
+		x.add("observers", "load", r, remedy, "%v", err)
 		return
 	}
 	x.rules = set

@@ -177,7 +177,7 @@ func TestHelpNamesTheFieldsOfJSON(t *testing.T) {
 	for _, args := range [][]string{
 		{"status"}, {"events", "list"}, {"events", "show", ids[0]}, {"events", "explain", ids[1]}, {"dlq", "list"}, {"dlq", "stats"},
 		{"dlq", "retry", "4", "--dry-run"}, {"dlq", "remove", "4", "--dry-run"}, {"observers", "test", ids[1]}, {"observers", "list"},
-		{"observers", "validate"}, {"doctor"}, {"version"},
+		{"observers", "validate"}, {"observers", "apply", w.config.Observers}, {"doctor"}, {"version"},
 	} {
 		command := args[0]
 		if len(args) > 1 && args[0] != "doctor" {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/tributary-dev/tributary/internal/generations"
 	"github.com/tributary-dev/tributary/pkg/events"
 	"github.com/tributary-dev/tributary/pkg/observers"
 )
@@ -18,6 +19,7 @@ type observersCommand struct {
 	Validate observersValidateCommand `cmd:"" help:"Check files of observers."`
 	List     observersListCommand     `cmd:"" help:"List observers."`
 	Test     observersTestCommand     `cmd:"" help:"Show what observers would do for an event, and do nothing."`
+	Apply    observersApplyCommand    `cmd:"" help:"Put observers in force, for workers that have no file of their own."`
 }
 
 // rulesFlag is a key of the configuration, as in Globals.
@@ -25,12 +27,19 @@ type rulesFlag struct {
 	Observers string `help:"The file or folder of observers, where it is not the configured one." placeholder:"PATH"`
 }
 
-// observers loads the observers of the configuration.
-func (in *Invocation) observers() (*observers.Set, error) {
-	if in.Config.Observers == "" {
-		return nil, errors.New("no observers are configured: name them in the key observers, as in --observers FILE")
+// observers loads the observers of the configuration, or those that were applied where it names none.
+func (in *Invocation) observers() (set *observers.Set, err error) {
+	if in.Config.Observers != "" {
+		return observers.Load(in.Config.Observers)
 	}
-	return observers.Load(in.Config.Observers)
+	err = in.look(func(ctx context.Context, d *deployment) error {
+		set, _, err = generations.Open(d.JS).Load(ctx)
+		if errors.Is(err, generations.ErrNone) {
+			err = errors.New("no observers are configured, and none have been applied: name a file in the key observers, as in --observers FILE")
+		}
+		return err
+	})
+	return set, err
 }
 
 type observersValidateCommand struct {
@@ -88,7 +97,7 @@ func (c *observersValidateCommand) Run(in *Invocation) error {
 }
 
 type observersListCommand struct {
-	Path string `arg:"" optional:"" help:"A file or folder; the configured one if none is given."`
+	Path string `arg:"" optional:"" help:"A file or folder; if none is given, the configured one, else what was applied."`
 }
 
 // Help is shown below the flags.

@@ -291,7 +291,9 @@ var (
 func (w *world) golden(name, got string) {
 	w.t.Helper()
 	got = strings.ReplaceAll(got, w.server.URL(), "nats://127.0.0.1:4222")
-	got = strings.ReplaceAll(got, w.config.Observers, "observers.yaml")
+	if w.config.Observers != "" {
+		got = strings.ReplaceAll(got, w.config.Observers, "observers.yaml")
+	}
 	got = stamps.ReplaceAllString(got, "2026-01-02 03:04:05Z")
 	got = iso.ReplaceAllString(got, "2026-01-02T03:04:05.000000Z")
 	got = later.ReplaceAllString(got, "3ms later")
