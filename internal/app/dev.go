@@ -106,6 +106,9 @@ func (d *development) startNATS(context.Context) error {
 // findDatabase takes --postgres, or the configuration's sources, or starts a database of its own.
 func (d *development) findDatabase(ctx context.Context) error {
 	cfg := &d.env.config
+	if d.temporary() {
+		cfg.Ingest.Checkpoints = false // the next run would find them, and nothing that they speak of
+	}
 	switch {
 	case d.opts.Postgres != "":
 		cfg.Sources = []config.Source{devSource(d.opts.Postgres)}

@@ -38,11 +38,17 @@ func runIngest(ctx context.Context, env *environment) error {
 	if err != nil {
 		return unlessEnded(ctx, fmt.Errorf("open EVENTS: %w", err))
 	}
+	mirrors, closeMirrors, err := mirrors(env)
+	if err != nil {
+		return err
+	}
+	defer closeMirrors()
 	metrics := ingest.NewMetrics(env.metrics)
 	pipeline := ingest.NewPipeline(road.nc, stream, ingest.Options{
 		Leader: env.owner, Rewind: env.config.Ingest.Rewind, RewindBytes: uint64(env.config.Ingest.RewindBytes),
 		QueueBytes: int(env.config.Ingest.QueueBytes), Renew: renewEvery(stream), Log: env.log, Metrics: metrics,
-		Health: func(source string, ok bool, why string) { env.ready.Set("source "+source, ok, why) },
+		Mirrors: mirrors,
+		Health:  func(source string, ok bool, why string) { env.ready.Set("source "+source, ok, why) },
 	})
 	leases := natskv.Open(road.js, events.BucketLeases)
 	held := func(key string) *lease.Keeper {

@@ -58,6 +58,7 @@ type Ingest struct {
 	RewindBytes Size          `key:"rewind_bytes" default:"1GiB" min:"0" help:"the most WAL that is kept for ingest.rewind"`
 	QueueBytes  Size          `key:"queue_bytes" default:"16MiB" min:"64KiB" help:"the memory for what is read and not stored yet, for each source"`
 	Inbox       bool          `key:"inbox" default:"true" help:"whether messages on publish.> become events"`
+	Checkpoints bool          `key:"checkpoints" default:"true" help:"whether positions are mirrored in each source's database, in schema tributary, to explain and to recover by hand"`
 }
 
 // Events is the stream EVENTS.

@@ -53,7 +53,7 @@ func TestTheSmallestFileThatWorksLoads(t *testing.T) {
 			Name: "shop", Tables: []string{"public.*"}, Slot: "tributary_shop", Publication: "tributary_shop",
 			Snapshot: true, Heartbeat: 10 * time.Second,
 		}},
-		Ingest:    config.Ingest{Rewind: 4 * time.Minute, RewindBytes: 1 << 30, QueueBytes: 16 << 20, Inbox: true},
+		Ingest:    config.Ingest{Rewind: 4 * time.Minute, RewindBytes: 1 << 30, QueueBytes: 16 << 20, Inbox: true, Checkpoints: true},
 		Events:    config.Events{Partitions: 16},
 		Observers: filepath.Join(dir, "observers.yaml"),
 		Actions:   config.Actions{AllowPrivate: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},

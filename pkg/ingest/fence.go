@@ -48,6 +48,7 @@ type fence struct {
 	stream   jetstream.Stream
 	source   string
 	leader   string // unique to the session
+	epoch    uint64 // that this leader's is later than, also where EVENTS does not know it
 	ofEvents bool   // the source's events can be told by their subject
 	log      *slog.Logger
 	metrics  *sourceMetrics
@@ -156,7 +157,7 @@ func (f *fence) tryClaim(ctx context.Context, mayFollow func(Position) bool) err
 		return fmt.Errorf("%w: epoch %d of %s", errDeposed, before.Epoch, before.Leader)
 	}
 	next := before
-	next.Epoch++
+	next.Epoch = max(next.Epoch, f.epoch) + 1
 	if sequence, err = f.publishPosition(ctx, next, sequence); err != nil {
 		return err
 	}

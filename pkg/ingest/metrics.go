@@ -14,6 +14,9 @@ type Metrics struct {
 	leading        *prometheus.GaugeVec
 	stored         *prometheus.GaugeVec
 	quarantined    *prometheus.CounterVec
+	mirrorSaves    *prometheus.CounterVec
+	mirrorFailures *prometheus.CounterVec
+	mirrorLate     *prometheus.GaugeVec
 }
 
 // NewMetrics registers the metrics with reg.
@@ -33,20 +36,25 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		waiting:        gauge("waiting_bytes", "Bytes that were read and are not stored."),
 		leading:        gauge("leading", "1 while this process leads the source."),
 		stored:         gauge("stored_lsn", "Every commit that begins before it is stored."),
+		mirrorSaves:    counter("mirror_saves_total", "Positions that were saved in PostgreSQL, where ingest.checkpoints is on."),
+		mirrorFailures: counter("mirror_failures_total", "Calls of the mirror of positions that failed."),
+		mirrorLate:     gauge("mirror_late_seconds", "How long the oldest position has waited for the mirror; 0 where none waits."),
 		quarantined:    counter("quarantined_total", "Messages that could not be events and lie in DEADLETTERS."),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "tributary_ingest_publish_seconds", Help: "Time of one publishing step, single or batch.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 15),
 		}, []string{"source"}),
 	}
-	reg.MustRegister(m.published, m.publishedBytes, m.doubts, m.full, m.takeovers, m.seconds, m.waiting, m.leading, m.stored, m.quarantined)
+	reg.MustRegister(m.published, m.publishedBytes, m.doubts, m.full, m.takeovers, m.seconds, m.waiting, m.leading, m.stored, m.quarantined,
+		m.mirrorSaves, m.mirrorFailures, m.mirrorLate)
 	return m
 }
 
 // sourceMetrics is Metrics for one source, its labels resolved.
 type sourceMetrics struct {
 	published, publishedBytes, doubts, full, takeovers, quarantined prometheus.Counter
-	waiting, leading, stored                                        prometheus.Gauge
+	mirrorSaves, mirrorFailures                                     prometheus.Counter
+	waiting, leading, stored, mirrorLate                            prometheus.Gauge
 	seconds                                                         prometheus.Observer
 }
 
@@ -57,5 +65,7 @@ func (m *Metrics) of(source string) *sourceMetrics {
 		takeovers: m.takeovers.WithLabelValues(source), quarantined: m.quarantined.WithLabelValues(source),
 		waiting: m.waiting.WithLabelValues(source), leading: m.leading.WithLabelValues(source),
 		stored: m.stored.WithLabelValues(source), seconds: m.seconds.WithLabelValues(source),
+		mirrorSaves: m.mirrorSaves.WithLabelValues(source), mirrorFailures: m.mirrorFailures.WithLabelValues(source),
+		mirrorLate: m.mirrorLate.WithLabelValues(source),
 	}
 }

@@ -36,6 +36,11 @@ type Options struct {
 	Log         *slog.Logger
 	Metrics     *Metrics
 
+	// Mirrors has the mirrors of sources, by name; a source without one is not mirrored. Confirmations wait for a mirror
+	// at most MirrorWait; 30 s if 0.
+	Mirrors    map[string]Mirror
+	MirrorWait time.Duration
+
 	// Health is told whether a source is well in this process, which leads and gets on, or stands by; and why. It may be
 	// nil, and is called from several goroutines.
 	Health func(source string, ok bool, why string)
@@ -56,6 +61,9 @@ func NewPipeline(nc *nats.Conn, stream jetstream.Stream, opts Options) *Pipeline
 	}
 	if opts.Renew == 0 {
 		opts.Renew = time.Hour
+	}
+	if opts.MirrorWait == 0 {
+		opts.MirrorWait = 30 * time.Second
 	}
 	return &Pipeline{nc: nc, stream: stream, opts: opts}
 }
@@ -101,10 +109,20 @@ func (p *Pipeline) lead(ctx context.Context, source Source, metrics *sourceMetri
 		return err
 	}
 	defer f.close()
+	mirror := &mirroring{
+		to: p.opts.Mirrors[source.Name()], source: source.Name(), wait: p.opts.MirrorWait, log: p.opts.Log, metrics: metrics, wake: make(chan struct{}, 1),
+	}
+	known, unknown := mirror.last(ctx)
+	f.epoch = known.Epoch
 	state, err := f.takeOver(ctx)
 	if err != nil {
 		return fmt.Errorf("take over %s: %w", source.Name(), err)
 	}
+	if unknown != nil && state.Position.Phase == "" {
+		return unknown // it may say that this is no first start
+	}
+	state.Mirrored = known
+	mirror.explain(state)
 	metrics.takeovers.Inc()
 	metrics.leading.Set(1)
 	defer metrics.leading.Set(0)
@@ -117,18 +135,20 @@ func (p *Pipeline) lead(ctx context.Context, source Source, metrics *sourceMetri
 		}
 		return context.Canceled // a source that ends by itself ends the session
 	})
-	group.Go(func() error { return p.publish(ctx, f, feed, metrics) })
+	group.Go(func() error { return p.publish(ctx, f, feed, mirror, metrics) })
+	group.Go(func() error { return mirror.run(ctx) })
 	group.Go(func() error { return health.watch(ctx, feed, metrics) })
 	return group.Wait()
 }
 
 // publish stores what feed brings, and confirms what was stored long enough ago.
-func (p *Pipeline) publish(ctx context.Context, f *fence, feed *Feed, metrics *sourceMetrics) error {
+func (p *Pipeline) publish(ctx context.Context, f *fence, feed *Feed, mirror *mirroring, metrics *sourceMetrics) error {
 	kept := rewind{after: p.opts.Rewind, bytes: p.opts.RewindBytes}
 	if f.source == events.InboxSource {
 		kept.bytes = 0 // its positions count messages
 	}
 	kept.stored(time.Now(), f.through)
+	mirror.note(time.Now(), f.position, f.through)
 	written := time.Now()
 	for {
 		batches, err := takeWithin(ctx, feed, tickEvery)
@@ -149,7 +169,8 @@ func (p *Pipeline) publish(ctx context.Context, f *fence, feed *Feed, metrics *s
 			written = now
 		}
 		kept.stored(now, f.through)
-		feed.Confirm(kept.confirmable(now))
+		mirror.note(now, f.position, f.through)
+		feed.Confirm(mirror.confirmable(now, kept.confirmable(now)))
 		for _, b := range batches {
 			feed.Stored(b)
 		}

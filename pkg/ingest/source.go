@@ -57,6 +57,7 @@ type State struct {
 	Position Position        // as the leader wrote it when it took over; Phase is empty at a first start
 	Last     events.Sequence // of the last event in EVENTS; zero where there is none
 	Through  events.LSN      // every commit that begins before it is stored, by the last event and the position
+	Mirrored Position        // what the source's mirror knows; zero where there is none
 }
 
 // Stored tells whether the event at s is stored already.

@@ -17,7 +17,7 @@ import (
 func (r *run) setUp(ctx context.Context, system *system) error {
 	position := &r.out.position
 	if position.Phase == "" {
-		*position = ingest.Position{Incarnation: position.Incarnation + 1}
+		*position = ingest.Position{Incarnation: max(position.Incarnation, r.state.Mirrored.Incarnation) + 1}
 	}
 	position.SystemID, position.Timeline, position.Slot, position.Phase = system.id, system.timeline, r.opts.Slot, ingest.PhaseSetup
 	r.out.mark(0)

@@ -213,8 +213,8 @@ func (r *run) checkSlot(ctx context.Context) error {
 		return fmt.Errorf("read slot %s: %w", slot, err)
 	}
 	if r.state.Through < confirmed {
-		return refused("the changes between %s and %s are gone: slot %s was advanced to there, and they are not in EVENTS; to start over with a new slot and snapshot: %s",
-			r.state.Through, confirmed, slot, r.resetCommand())
+		return refused("the changes between %s and %s are gone: slot %s was advanced to there, and they are not in EVENTS%s; to start over with a new slot and snapshot: %s",
+			r.state.Through, confirmed, slot, r.mirrorSays(", although "), r.resetCommand())
 	}
 	return nil
 }

@@ -127,6 +127,9 @@ func (r *run) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := r.checkMirror(system); err != nil {
+		return err
+	}
 	switch phase := r.state.Position.Phase; phase {
 	case "":
 		if err := r.prepare(ctx, system); err != nil {
