@@ -63,6 +63,7 @@ var imports = map[string][]string{
 	"pkg/actions/log":         {"pkg/actions"},
 	"pkg/actions/nats":        {"pkg/actions", "pkg/events", "pkg/retry"},
 	"pkg/actions/slack":       {"pkg/actions", "pkg/actions/egress", "pkg/actions/secret", "pkg/retry"},
+	"pkg/actions/sql":         {"pkg/actions", "pkg/actions/egress", "pkg/actions/secret", "pkg/retry"},
 	"pkg/actions/webhook":     {"pkg/actions", "pkg/actions/egress", "pkg/actions/secret", "pkg/retry"},
 
 	"streams": {"pkg/events"},

@@ -7,17 +7,25 @@ import (
 	actionnats "github.com/tributary-dev/tributary/pkg/actions/nats"
 	"github.com/tributary-dev/tributary/pkg/actions/secret"
 	"github.com/tributary-dev/tributary/pkg/actions/slack"
+	"github.com/tributary-dev/tributary/pkg/actions/sql"
 	"github.com/tributary-dev/tributary/pkg/actions/webhook"
 )
 
 // newActions makes the actions of every type, for at most so many at the same time. The caller calls end when none runs.
 func newActions(env *environment, road *road, concurrency int) (registry actions.Registry, end func()) {
-	transport := egress.NewTransport(egress.Options{AllowPrivate: env.config.Actions.AllowPrivate, Concurrency: concurrency})
+	allow := env.config.Actions.AllowPrivate
+	transport := egress.NewTransport(egress.Options{AllowPrivate: allow, Concurrency: concurrency})
 	secrets := new(secret.Resolver)
-	return actions.Registry{
+	databases := sql.New(egress.NewDialer(allow), secrets)
+	registry = actions.Registry{
 		actionlog.Type:  actionlog.New(env.log),
 		actionnats.Type: actionnats.New(road.js),
 		slack.Type:      slack.New(transport, secrets),
+		sql.Type:        databases,
 		webhook.Type:    webhook.New(transport, secrets, webhook.Options{Version: Version}),
-	}, transport.CloseIdleConnections
+	}
+	return registry, func() {
+		databases.Close()
+		transport.CloseIdleConnections()
+	}
 }

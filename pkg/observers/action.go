@@ -15,6 +15,7 @@ const (
 	typeLog     = "log"
 	typeNATS    = "nats"
 	typeSlack   = "slack"
+	typeSQL     = "sql"
 	typeWebhook = "webhook"
 )
 
@@ -64,6 +65,7 @@ func kinds() []kind {
 		{typeLog, logKeys, (*loader).log},
 		{typeNATS, natsKeys, (*loader).nats},
 		{typeSlack, slackKeys, (*loader).slack},
+		{typeSQL, sqlKeys, (*loader).sql},
 		{typeWebhook, webhookKeys, (*loader).webhook},
 	}
 }
@@ -112,4 +114,4 @@ func (l *loader) actionType(n ast.Node) kind {
 }
 
 // laterTypes are those that are announced.
-var laterTypes = []string{"email", "sql", "cache", "search"}
+var laterTypes = []string{"email", "cache", "search"}

@@ -98,3 +98,18 @@ func TestSlackIsRendered(t *testing.T) {
 		"a missing value": {keys: `type: slack, url: env:HOOK, text: "${after.gone}"`, err: "no such key"},
 	})
 }
+
+func TestSQLIsRendered(t *testing.T) {
+	request := func(body string) actions.Request {
+		return actions.Request{Type: "sql", Endpoint: "sql:env:DB", URL: "env:DB", Body: []byte(body)}
+	}
+	testRendering(t, map[string]rendering{
+		"values are arguments": {
+			keys: `type: sql, url: env:DB, function: billing.on_order, args: [effect_key, after.id, after.name, after.nothing, "after", 1, effect_key]`,
+			want: request(`{"function":"billing.on_order","args":[null,42,"a\"b\r\nX: y",null,` +
+				`{"first":"events","id":42,"list":["a",1],"mail":"a@b.example","name":"a\"b\r\nX: y","nothing":null,"region":"eu.>","total":19.5},1,null],"effect_key":[1,7]}`),
+		},
+		"no arguments":    {keys: `type: sql, url: env:DB, function: billing.refresh`, want: request(`{"function":"billing.refresh","args":[]}`)},
+		"a missing value": {keys: `type: sql, url: env:DB, function: billing.a, args: [after.gone]`, err: "args[0]: no such key"},
+	})
+}
