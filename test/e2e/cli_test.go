@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -180,5 +181,61 @@ func TestAnOperatorMendsAFailingEndpoint(t *testing.T) {
 	}
 	if r := tributary(t, s, "dlq", "explode"); r.status != 2 || !strings.Contains(r.stderr, "--help") {
 		t.Errorf("wrong use ends with %d: %s", r.status, r.stderr)
+	}
+}
+
+func TestAppliedObserversAreFollowed(t *testing.T) {
+	s := harness.New(t, harness.Options{})
+	config, err := os.ReadFile(s.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const key = "observers: observers.yaml\n"
+	if !strings.Contains(string(config), key) {
+		t.Fatalf("the configuration does not name its observers:\n%s", config)
+	}
+	if err := os.WriteFile(s.Config(), []byte(strings.Replace(string(config), key, "", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.Start("ingest", "worker", "worker-2", "jobrunner")
+	s.WaitForLeader()
+	apply := func(path string) {
+		t.Helper()
+		file := filepath.Join(s.Dir, "applied.yaml")
+		text := "observers: [{name: orders, match: {entity: public.orders}, actions: [{name: tell, type: webhook, url: '" + s.Receiver.URL + path + "'}]}]"
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if r := tributary(t, s, "observers", "apply", file); r.status != 0 || !strings.Contains(r.stdout, "is in force, number") {
+			t.Fatalf("apply ends with %d: %s%s", r.status, r.stdout, r.stderr)
+		}
+	}
+	came := func(path string) (n int) {
+		for _, d := range s.Receiver.Deliveries() {
+			if d.Path == path {
+				n++
+			}
+		}
+		return n
+	}
+	for i, path := range []string{"/first", "/second"} {
+		apply(path)
+		harness.Eventually(t, 20*time.Second, "both workers follow", func() bool {
+			followed := func(name string) int { return strings.Count(s.Process(name).Log(), "observers are in force") }
+			return followed("worker") == i+1 && followed("worker-2") == i+1
+		})
+		s.Exec(`INSERT INTO orders (id) SELECT generate_series($1::int, $1::int + 19)`, 1+100*i)
+		s.Receiver.WaitFor(20*(i+1), 30*time.Second)
+		if got := came(path); got != 20 {
+			t.Errorf("%d of 20 came to %s", got, path)
+		}
+	}
+	if effects, more := s.Receiver.Repeated(); effects > 0 || came("/first") != 20 {
+		t.Errorf("%d effects were done %d times more than once, %d came to the first path", effects, more, came("/first"))
+	}
+	var listed struct{ Observers []struct{ Name string } }
+	read(t, s, &listed, "observers", "list")
+	if len(listed.Observers) != 1 || listed.Observers[0].Name != "orders" {
+		t.Errorf("in force are %+v", listed)
 	}
 }
