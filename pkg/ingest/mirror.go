@@ -46,6 +46,7 @@ type mirroring struct {
 	pending []pending  // guarded by mu; ascending, one for each state of the source
 	saved   Position   // guarded by mu
 	through events.LSN // what may be confirmed; guarded by mu
+	kept    events.LSN // what could be, but for the mirror; guarded by mu
 	late    bool       // confirmations do not wait any more, which was logged; guarded by mu
 }
 
@@ -115,13 +116,15 @@ func sameState(p, q Position) bool {
 
 func samePlace(p, q Position) bool { return p.CommitLSN == q.CommitLSN && p.Index == q.Index }
 
-// confirmable is how much of through may be confirmed.
+// confirmable is how much may be confirmed, of what was stored long enough ago: now through, and what was before.
 func (m *mirroring) confirmable(now time.Time, through events.LSN) events.LSN {
 	if m.to == nil {
 		return through
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.kept = max(m.kept, through)
+	through = m.kept
 	if len(m.pending) == 0 {
 		m.metrics.mirrorLate.Set(0)
 		return min(through, m.through)
