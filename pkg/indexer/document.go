@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tributary-dev/tributary/pkg/events"
+	"github.com/tributary-dev/tributary/pkg/indexer/query"
 )
 
 // Document is an event as the index keeps it.
@@ -47,6 +48,31 @@ func NewDocument(m Message) (Document, error) {
 	b := builder{message: m, address: address, event: event}
 	d.Body, err = b.build(d.ID)
 	return d, err
+}
+
+// Bounded gives the document without the objects (query.Object) that nest deeper or hold a longer string than an index
+// can take. Their words stay, and the envelope.
+func (d Document) Bounded(depth, bytes int) Document {
+	objects := map[string]bool{}
+	for _, f := range query.Fields() {
+		objects[f.Name] = f.Kind == query.Object
+	}
+	body := make([]byte, 0, len(d.Body))
+	body = append(body, '{')
+	eachMember(d.Body, func(name, value []byte) {
+		if objects[string(name)] {
+			if deep, long := measure(value); deep > depth || long > bytes {
+				return
+			}
+		}
+		if len(body) > 1 {
+			body = append(body, ',')
+		}
+		body = append(append(append(body, '"'), name...), '"', ':')
+		body = append(body, value...)
+	})
+	d.Body = append(body, '}')
+	return d
 }
 
 // builder writes one document. Raw JSON is passed on as it is, but for line ends between values: in a bulk they would

@@ -146,6 +146,35 @@ func TestWordsAreThoseOfValues(t *testing.T) {
 	}
 }
 
+func TestObjectsThatAnIndexCannotTakeAreLeftOut(t *testing.T) {
+	for name, c := range map[string]struct {
+		row  string
+		kept bool
+	}{
+		"a plain one":                  {`{"id":1,"a":[{"b":"x"}]}`, true},
+		"one as deep as may be":        {`{"a":[[1]]}`, true},
+		"one that is deeper":           {`{"a":[[[1]]]}`, false},
+		"one with a long value":        {`{"a":"` + strings.Repeat("x", 21) + `"}`, false},
+		"one with a long name":         {`{"` + strings.Repeat("x", 21) + `":1}`, false},
+		"one with much in its strings": {`{"a":"[[[[","b":"\"{{{{"}`, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := indextest.Row(1, events.OpInsert, "", c.row)
+			d, whole := document(t, m)
+			var body map[string]any
+			if err := json.Unmarshal(d.Bounded(3, 20).Body, &body); err != nil {
+				t.Fatal(err)
+			}
+			if _, kept := body["after"]; kept != c.kept {
+				t.Errorf("after is kept: %v", kept)
+			}
+			if body[indexer.Envelope] != whole[indexer.Envelope] || len(body) < len(whole)-1 || body["key"] == nil {
+				t.Errorf("the document has %v", body)
+			}
+		})
+	}
+}
+
 func TestMonthIsOfTheRowAndOfTheStoringOfOthers(t *testing.T) {
 	late := indextest.Row(1, events.OpInsert, "", `{"id":1}`)
 	late.Stored = stored()

@@ -132,3 +132,22 @@ func appendWordsUnlike(dst, before, after []byte) []byte {
 	})
 	return dst
 }
+
+// measure tells how deep a value nests, and how many bytes its longest string has, names among them.
+func measure(value []byte) (depth, longest int) {
+	open := 0
+	for pos := 0; pos < len(value); pos++ {
+		switch value[pos] {
+		case '{', '[':
+			open++
+			depth = max(depth, open)
+		case '}', ']':
+			open--
+		case '"':
+			end := skipString(value, pos)
+			longest = max(longest, end-pos-2)
+			pos = end - 1
+		}
+	}
+	return depth, longest
+}

@@ -19,6 +19,16 @@ var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 const mostPooled = 16 << 20
 
+// What a flat_object of OpenSearch takes. It has no limits to set: a longer value is refused, and a row that is deep
+// enough ends the server by a stack overflow.
+const (
+	flatDepth = 50
+	flatBytes = 30_000
+)
+
+// actionBytes is more than an action has beside its names.
+const actionBytes = 64
+
 // lines says that a bulk is JSON line by line; the client would say that it is JSON.
 var lines = http.Header{"Content-Type": {"application/x-ndjson"}}
 
@@ -46,8 +56,16 @@ func (x *Index) Write(ctx context.Context, documents []indexer.Document) ([]inde
 }
 
 func (x *Index) encode(body *bytes.Buffer, documents []indexer.Document) {
+	size := 0
+	for _, d := range documents {
+		size += len(d.Body) + len(d.ID) + len(x.options.Prefix) + actionBytes
+	}
+	body.Grow(size) // at once: what a buffer grows out of is waste
 	var action []byte
 	for _, d := range documents {
+		if x.product.name == opensearch {
+			d = d.Bounded(flatDepth, flatBytes)
+		}
 		action = append(action[:0], `{"create":{"_index":`...)
 		action = events.AppendString(action, x.indexOf(d.Month))
 		action = append(action, `,"_id":`...)
