@@ -66,6 +66,7 @@ func (c *observersApplyCommand) Run(in *Invocation) error {
 			return err
 		}
 		result.DryRun, result.Changed = c.DryRun, current.Generation != set.Generation()
+		result.Warnings = append(result.Warnings, partialRows(ctx, in, set)...)
 		if !c.DryRun {
 			if current, result.Changed, err = store.Apply(ctx, set, whoIsThis()); err != nil {
 				return err
@@ -80,6 +81,24 @@ func (c *observersApplyCommand) Run(in *Invocation) error {
 		}
 		return result.show(in.text())
 	})
+}
+
+// partialRows tells which tables lack the old rows that observers ask for, of the databases that answer.
+func partialRows(ctx context.Context, in *Invocation, set *observers.Set) []string {
+	var warnings []string
+	if !slices.ContainsFunc(set.Observers(), (*observers.Observer).AsksForChange) {
+		return nil
+	}
+	for _, source := range in.Config.Sources {
+		x := &examination{in: in, rules: set}
+		x.postgres(ctx, source)
+		for _, c := range x.checks {
+			if c.Result == fails && (c.Check == checkIdentity || c.Check == checkDatabase) {
+				warnings = append(warnings, c.Area+": "+c.Detail+": "+c.Remedy)
+			}
+		}
+	}
+	return warnings
 }
 
 func whoIsThis() string {

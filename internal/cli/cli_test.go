@@ -1,13 +1,16 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -50,6 +53,52 @@ func TestStatusOfAnIdleAndOfABusyDeployment(t *testing.T) {
 	if len(status.Workers.Members) != 1 || len(status.Workers.Members[0].Partitions) != 4 {
 		t.Errorf("the workers are %+v", status.Workers)
 	}
+}
+
+func TestWatchingGoesOnWhileNATSIsAway(t *testing.T) {
+	w := newWorld(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	frames := make(chan map[string]any)
+	read, write := io.Pipe()
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		defer func() { _ = write.Close() }()
+		watch := statusCommand{Watch: true, Every: 100 * time.Millisecond}
+		if err := watch.Run(&Invocation{Ctx: ctx, Config: w.config, Options: Globals{Output: "json"}, Stdout: write, Now: time.Now}); err != nil {
+			t.Errorf("watching ends with %v", err)
+		}
+	})
+	watching.Go(func() {
+		defer close(frames)
+		for decoder := json.NewDecoder(read); ; {
+			frame := map[string]any{}
+			if decoder.Decode(&frame) != nil {
+				return
+			}
+			frames <- frame
+		}
+	})
+	until := func(what string, is func(map[string]any) bool) {
+		t.Helper()
+		for frame := range frames {
+			if is(frame) {
+				return
+			}
+		}
+		t.Fatalf("watching ended before %s", what)
+	}
+	well := func(frame map[string]any) bool { return frame["streams"] != nil }
+	until("a first status", well)
+	until("a second status", well)
+	w.server.Stop()
+	until("an error", func(frame map[string]any) bool { return frame["error"] != nil })
+	w.server.Restart(t)
+	until("a status again", well)
+	cancel()
+	for range frames { // what is on its way
+	}
+	watching.Wait()
 }
 
 func TestEventsAreListedShownAndExplained(t *testing.T) {

@@ -16,6 +16,12 @@ import (
 // inspectWithin bounds the look at one database.
 const inspectWithin = 8 * time.Second
 
+// Checks that apply makes, too.
+const (
+	checkDatabase = "database"
+	checkIdentity = "replica identity"
+)
+
 // postgres checks the database of a source.
 func (x *examination) postgres(ctx context.Context, source config.Source) {
 	area := "source " + source.Name
@@ -30,7 +36,7 @@ func (x *examination) postgres(ctx context.Context, source config.Source) {
 		Name: source.Name, ConnString: url, Tables: source.Tables, Slot: source.Slot, Publication: source.Publication,
 	})
 	if err != nil {
-		x.add(area, "database", fails, "start PostgreSQL, or correct sources[].postgres", "%v", err)
+		x.add(area, checkDatabase, fails, "start PostgreSQL, or correct sources[].postgres", "%v", err)
 		return
 	}
 	if !report.Supported() {
@@ -150,15 +156,15 @@ func (x *examination) tables(area, source string, r *pgcdc.Report) {
 		}
 	}
 	if len(unidentified) > 0 {
-		x.add(area, "replica identity", fails, "ALTER TABLE "+unidentified[0]+" REPLICA IDENTITY FULL, or give it a primary key, or leave it out of sources[].tables",
+		x.add(area, checkIdentity, fails, "ALTER TABLE "+unidentified[0]+" REPLICA IDENTITY FULL, or give it a primary key, or leave it out of sources[].tables",
 			"published, %s would refuse every UPDATE and DELETE", few(unidentified))
 	}
 	if len(partial) > 0 {
-		x.add(area, "replica identity", fails, "ALTER TABLE "+partial[0]+" REPLICA IDENTITY FULL",
+		x.add(area, checkIdentity, fails, "ALTER TABLE "+partial[0]+" REPLICA IDENTITY FULL",
 			"observers use changed() on updates of %s, which come without their old row", few(partial))
 	}
 	if len(unidentified)+len(partial) == 0 && len(r.Tables) > 0 {
-		x.add(area, "replica identity", passes, "", "as the observers need it")
+		x.add(area, checkIdentity, passes, "", "as the observers need it")
 	}
 	if len(unreadable) > 0 {
 		x.add(area, "rights", warns, "GRANT SELECT ON "+unreadable[0]+" TO "+pgx.Identifier{r.Role}.Sanitize(),

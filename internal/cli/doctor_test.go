@@ -126,6 +126,9 @@ func TestDoctorFindsWhatIsWrongWithADatabase(t *testing.T) {
 			t.Errorf("before: %s is missing among %v", want, e.of(warns))
 		}
 	}
+	if out := w.must("observers", "apply", w.config.Observers, "--dry-run"); !strings.Contains(out, "ALTER TABLE \"public\".\"orders\" REPLICA") {
+		t.Errorf("apply does not tell of the old rows that are missing:\n%s", out)
+	}
 	exec(`ALTER TABLE orders REPLICA IDENTITY FULL; CREATE TABLE items (id int); CREATE PUBLICATION p FOR TABLE orders`)
 	exec(`SELECT pg_create_logical_replication_slot('` + slot + `', 'pgoutput')`)
 	e, _ = w.examine()
