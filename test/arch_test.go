@@ -29,7 +29,7 @@ var imports = map[string][]string{
 
 	// The operator's command, and what it reads.
 	"internal/cli": {"internal/config", "internal/generations", "internal/inspect", "internal/natsread", "pkg/actions", "pkg/deadletter", "pkg/events", "pkg/indexer", "pkg/jobs",
-		"pkg/observers", "pkg/pgcdc", "streams"},
+		"pkg/checkpoint", "pkg/ingest", "pkg/observers", "pkg/pgcdc", "streams"},
 	"internal/inspect": {"internal/natskv", "internal/natsread", "pkg/deadletter", "pkg/dedupkv", "pkg/events", "pkg/indexer", "pkg/ingest",
 		"pkg/jobs", "pkg/observers", "pkg/pgcdc", "pkg/worker"},
 
@@ -47,6 +47,7 @@ var imports = map[string][]string{
 	"pkg/observers/expr": {"pkg/events"},
 	"pkg/worker":         {"pkg/events", "pkg/retry", "pkg/actions", "pkg/observers", "pkg/dedupkv", "pkg/jobs", "pkg/deadletter", "internal/natskv"},
 	"pkg/dedupkv":        {"pkg/events", "internal/natskv"},
+	"pkg/cachekv":        {"pkg/events", "internal/natskv"},
 	"pkg/jobs":           {"pkg/events", "pkg/retry", "pkg/actions", "pkg/deadletter", "internal/natskv", "internal/natsread"},
 	"pkg/deadletter":     {"pkg/events", "pkg/actions", "pkg/retry", "internal/natsread"},
 
@@ -64,6 +65,7 @@ var imports = map[string][]string{
 	"pkg/actions/nats":        {"pkg/actions", "pkg/events", "pkg/retry"},
 	"pkg/actions/slack":       {"pkg/actions", "pkg/actions/egress", "pkg/actions/secret", "pkg/retry"},
 	"pkg/actions/sql":         {"pkg/actions", "pkg/actions/egress", "pkg/actions/secret", "pkg/retry"},
+	"pkg/actions/cache":       {"pkg/actions", "pkg/retry"},
 	"pkg/actions/webhook":     {"pkg/actions", "pkg/actions/egress", "pkg/actions/secret", "pkg/retry"},
 
 	"streams": {"pkg/events"},

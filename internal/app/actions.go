@@ -2,6 +2,7 @@ package app
 
 import (
 	"github.com/tributary-dev/tributary/pkg/actions"
+	actioncache "github.com/tributary-dev/tributary/pkg/actions/cache"
 	"github.com/tributary-dev/tributary/pkg/actions/egress"
 	actionlog "github.com/tributary-dev/tributary/pkg/actions/log"
 	actionnats "github.com/tributary-dev/tributary/pkg/actions/nats"
@@ -9,6 +10,7 @@ import (
 	"github.com/tributary-dev/tributary/pkg/actions/slack"
 	"github.com/tributary-dev/tributary/pkg/actions/sql"
 	"github.com/tributary-dev/tributary/pkg/actions/webhook"
+	"github.com/tributary-dev/tributary/pkg/cachekv"
 )
 
 // newActions makes the actions of every type, for at most so many at the same time. The caller calls end when none runs.
@@ -18,11 +20,12 @@ func newActions(env *environment, road *road, concurrency int) (registry actions
 	secrets := new(secret.Resolver)
 	databases := sql.New(egress.NewDialer(allow), secrets)
 	registry = actions.Registry{
-		actionlog.Type:  actionlog.New(env.log),
-		actionnats.Type: actionnats.New(road.js),
-		slack.Type:      slack.New(transport, secrets),
-		sql.Type:        databases,
-		webhook.Type:    webhook.New(transport, secrets, webhook.Options{Version: Version}),
+		actioncache.Type: actioncache.New(cachekv.New(road.js, cachekv.Options{})),
+		actionlog.Type:   actionlog.New(env.log),
+		actionnats.Type:  actionnats.New(road.js),
+		slack.Type:       slack.New(transport, secrets),
+		sql.Type:         databases,
+		webhook.Type:     webhook.New(transport, secrets, webhook.Options{Version: Version}),
 	}
 	return registry, func() {
 		databases.Close()

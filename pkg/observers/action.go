@@ -12,6 +12,7 @@ import (
 
 // The action types.
 const (
+	typeCache   = "cache"
 	typeLog     = "log"
 	typeNATS    = "nats"
 	typeSlack   = "slack"
@@ -62,6 +63,7 @@ type kind struct {
 // kinds are the types that are known, sorted by name.
 func kinds() []kind {
 	return []kind{
+		{typeCache, cacheKeys, (*loader).cache},
 		{typeLog, logKeys, (*loader).log},
 		{typeNATS, natsKeys, (*loader).nats},
 		{typeSlack, slackKeys, (*loader).slack},
@@ -114,4 +116,4 @@ func (l *loader) actionType(n ast.Node) kind {
 }
 
 // laterTypes are those that are announced.
-var laterTypes = []string{"email", "cache", "search"}
+var laterTypes = []string{"email", "search"}

@@ -113,3 +113,24 @@ func TestSQLIsRendered(t *testing.T) {
 		"a missing value": {keys: `type: sql, url: env:DB, function: billing.a, args: [after.gone]`, err: "args[0]: no such key"},
 	})
 }
+
+func TestCacheIsRendered(t *testing.T) {
+	testRendering(t, map[string]rendering{
+		"a key is invalidated": {
+			keys: `type: cache, key: "user/${after.region}/orders"`,
+			want: actions.Request{Type: "cache", Endpoint: "cache", Method: "INVALIDATE", URL: "user/eu%2E%3E/orders"},
+		},
+		"a prefix is invalidated": {
+			keys: `type: cache, prefix: "user/${after.id}/"`,
+			want: actions.Request{Type: "cache", Endpoint: "cache", Method: "INVALIDATE-PREFIX", URL: "user/42/"},
+		},
+		"a value is set": {
+			keys: `type: cache, key: "order/${after.id}", value: '{"total": after.total}', ttl: 5m`,
+			want: actions.Request{
+				Type: "cache", Endpoint: "cache", Method: "SET", URL: "order/42", Body: []byte(`{"total":19.5}`),
+				Header: []actions.Header{{Name: "TTL", Value: "5m0s"}},
+			},
+		},
+		"a missing value": {keys: `type: cache, key: "${after.gone}"`, err: "no such key"},
+	})
+}
