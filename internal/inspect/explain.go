@@ -203,7 +203,11 @@ func (s *System) lettersOf(ctx context.Context, e *StoredEvent) (map[string][]Le
 
 // settled tells whether the event lies at or below its partition's watermark.
 func (s *System) settled(ctx context.Context, e *StoredEvent) (bool, error) {
-	line := dedupkv.Line{Source: e.Source, Partition: e.Address.Partition}
+	stream, err := s.JS.Stream(ctx, events.StreamEvents)
+	if err != nil {
+		return false, fmt.Errorf("look at %s: %w", events.StreamEvents, err)
+	}
+	line := dedupkv.Line{Made: stream.CachedInfo().Created.UnixNano(), Source: e.Source, Partition: e.Address.Partition}
 	if !e.Address.FromApplication() {
 		at, ok := placeOf(e.ID)
 		if !ok {

@@ -215,7 +215,11 @@ func TestEffectIsExplainedThroughItsLife(t *testing.T) {
 	if err := deadletter.Remove(t.Context(), js, letters[0].Sequence); err != nil {
 		t.Fatal(err)
 	}
-	line := dedupkv.Line{Source: "shop", Incarnation: 1}
+	stream, err := js.Stream(t.Context(), events.StreamEvents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := dedupkv.Line{Made: stream.CachedInfo().Created.UnixNano(), Source: "shop", Incarnation: 1}
 	if _, err := s.dedup.SaveWatermark(t.Context(), line, events.Sequence{Commit: 0x100, Index: 1}, dedupkv.Watermark{}); err != nil {
 		t.Fatal(err)
 	}

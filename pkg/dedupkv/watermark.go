@@ -11,15 +11,17 @@ import (
 	"github.com/tributary-dev/tributary/pkg/events"
 )
 
-// Line is the events of one source, of one incarnation, in one partition: they ascend by their sequence.
+// Line is the events of one source, of one incarnation, in one partition of EVENTS: they ascend by their sequence.
 type Line struct {
+	Made        int64 // when EVENTS was made, in Unix nanoseconds: in one that is made anew, sequences may begin anew
 	Source      string
 	Incarnation uint64 // 0 for what applications published
 	Partition   int
 }
 
 func (l Line) key() string {
-	return "watermark." + l.Source + "." + strconv.FormatUint(l.Incarnation, 10) + "." + events.PartitionName(l.Partition)
+	return "watermark." + strconv.FormatInt(l.Made, 36) + "." + l.Source + "." + strconv.FormatUint(l.Incarnation, 10) + "." +
+		events.PartitionName(l.Partition)
 }
 
 // Watermark says that every event of a line at or below At is settled.

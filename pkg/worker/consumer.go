@@ -90,6 +90,17 @@ func (c *consumer) send(reply string, p pull) error {
 // reset moves the consumer back to its ack floor: what is not acknowledged is delivered again at once, in order.
 func (c *consumer) reset(ctx context.Context) error { return c.call(ctx, "RESET", nil) }
 
+// made tells when EVENTS was made, in Unix nanoseconds.
+func (c *consumer) made(ctx context.Context) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	stream, err := c.js.Stream(ctx, events.StreamEvents)
+	if err != nil {
+		return 0, fmt.Errorf("look at %s: %w", events.StreamEvents, err)
+	}
+	return stream.CachedInfo().Created.UnixNano(), nil
+}
+
 // unpin frees the group for the next pull without a pin, whoever has the pin.
 func (c *consumer) unpin(ctx context.Context) error {
 	return c.call(ctx, "UNPIN", []byte(`{"group":"`+group+`"}`))
@@ -143,6 +154,7 @@ func (c *consumer) ask(ctx context.Context, verb string, body []byte, into any) 
 type delivery struct {
 	stream   uint64 // sequence in the stream
 	consumer uint64 // sequence among the consumer's deliveries since it was reset, without gaps
+	stored   int64  // when the stream took it, in Unix nanoseconds
 }
 
 // parseDelivery reads $JS.ACK.<stream>.<consumer>.<times>.<stream sequence>.<consumer sequence>.<time>.<pending>, or the
@@ -176,5 +188,6 @@ func parseDelivery(reply string) (delivery, bool) {
 	}
 	stream, errStream := strconv.ParseUint(tokens[at], 10, 64)
 	consumer, errConsumer := strconv.ParseUint(tokens[at+1], 10, 64)
-	return delivery{stream: stream, consumer: consumer}, errStream == nil && errConsumer == nil
+	stored, errStored := strconv.ParseInt(tokens[at+2], 10, 64)
+	return delivery{stream: stream, consumer: consumer, stored: stored}, errStream == nil && errConsumer == nil && errStored == nil
 }

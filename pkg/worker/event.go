@@ -44,8 +44,8 @@ type due struct {
 }
 
 // read decodes a delivery. What is no event has no line, and is a dead letter.
-func (w *Worker) read(p *partition, sequence uint64, msg *nats.Msg) *entry {
-	e := &entry{stream: sequence, subject: msg.Subject, data: msg.Data}
+func (w *Worker) read(p *partition, d delivery, msg *nats.Msg) *entry {
+	e := &entry{stream: d.stream, stored: d.stored, subject: msg.Subject, data: msg.Data}
 	address, err := events.ParseAddress(msg.Subject)
 	if err == nil {
 		e.address = address
@@ -57,11 +57,11 @@ func (w *Worker) read(p *partition, sequence uint64, msg *nats.Msg) *entry {
 	}
 	if err == nil {
 		e.at = e.event.Sequence
-		e.line = p.lineOf(dedupkv.Line{Source: address.Source, Incarnation: incarnation, Partition: p.number})
+		e.line = p.lineOf(dedupkv.Line{Made: p.made, Source: address.Source, Incarnation: incarnation, Partition: p.number})
 		return e
 	}
 	e.event = nil
-	key := "undecodable~" + p.consumer.name + "~" + strconv.FormatUint(sequence, 10)
+	key := "undecodable~" + p.consumer.name + "~" + strconv.FormatInt(p.made, 36) + "~" + strconv.FormatUint(d.stream, 10)
 	e.add(p, key, due{onFailure: jobs.DeadLetter, reason: deadletter.Undecodable, err: err})
 	return e
 }

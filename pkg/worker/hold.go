@@ -191,20 +191,20 @@ func (h *hold) status(msg *nats.Msg, status string) error {
 }
 
 // admit takes in a delivery. It errs where one before it is missing, or where it is not for this pin.
-func (h *hold) admit(msg *nats.Msg) (sequence uint64, err error) {
+func (h *hold) admit(msg *nats.Msg) (delivery, error) {
 	d, ok := parseDelivery(msg.Reply)
 	switch {
 	case !ok:
-		return 0, fmt.Errorf("%w: reply subject %q", errGap, msg.Reply)
+		return delivery{}, fmt.Errorf("%w: reply subject %q", errGap, msg.Reply)
 	case msg.Header.Get(headerPin) != h.pin:
-		return 0, errPinLost
+		return delivery{}, errPinLost
 	case d.consumer != h.expected:
-		return 0, fmt.Errorf("%w: number %d came for %d", errGap, d.consumer, h.expected)
+		return delivery{}, fmt.Errorf("%w: number %d came for %d", errGap, d.consumer, h.expected)
 	}
 	h.expected++
 	h.last = max(h.last, d.stream)
 	h.left = max(h.left-1, 0)
 	h.crowded = false
 	h.confirm(h.current)
-	return d.stream, nil
+	return d, nil
 }

@@ -119,8 +119,8 @@ func TestParseDelivery(t *testing.T) {
 		want  delivery
 		ok    bool
 	}{
-		"a plain one":                      {"$JS.ACK.EVENTS.c.1.22.3.1700.0", delivery{22, 3}, true},
-		"one with a domain and an account": {"$JS.ACK.hub.ACC.EVENTS.c.1.22.3.1700.0.rnd", delivery{22, 3}, true},
+		"a plain one":                      {"$JS.ACK.EVENTS.c.1.22.3.1700.0", delivery{22, 3, 1700}, true},
+		"one with a domain and an account": {"$JS.ACK.hub.ACC.EVENTS.c.1.22.3.1700.0.rnd", delivery{22, 3, 1700}, true},
 		"another subject":                  {"_INBOX.x", delivery{}, false},
 		"one that is too short":            {"$JS.ACK.EVENTS.c.1.22", delivery{}, false},
 		"letters for a sequence":           {"$JS.ACK.EVENTS.c.1.x.3.1700.0", delivery{}, false},

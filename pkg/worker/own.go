@@ -87,6 +87,11 @@ func (p *partition) keep(ctx context.Context, h *hold, fresh bool) error {
 	if err := p.consumer.reset(ctx); err != nil {
 		return err
 	}
+	made, err := p.consumer.made(ctx)
+	if err != nil {
+		return err
+	}
+	p.made = made
 	p.start(h)
 	defer p.stop()
 	return p.pump(ctx, h)
@@ -240,17 +245,17 @@ func (p *partition) receive(ctx context.Context, h *hold, msg *nats.Msg) error {
 	if status := msg.Header.Get(headerStatus); status != "" && len(msg.Data) == 0 {
 		return h.status(msg, status)
 	}
-	sequence, err := h.admit(msg)
+	d, err := h.admit(msg)
 	if err != nil {
 		return err
 	}
 	if ctx.Err() != nil {
 		return nil // the next owner resets the consumer
 	}
-	e, there := p.known(sequence)
+	e, there := p.known(d)
 	if !there {
 		p.w.metrics.events.Inc()
-		e = p.w.read(p, sequence, msg)
+		e = p.w.read(p, d, msg)
 	}
 	if e.line != nil && !e.line.loaded {
 		if err := p.load(ctx, e.line); err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/tributary-dev/tributary/pkg/jobs"
 	"github.com/tributary-dev/tributary/pkg/retry"
 	"github.com/tributary-dev/tributary/pkg/worker"
+	"github.com/tributary-dev/tributary/streams"
 )
 
 // A pull ends when its bytes are spent. What one effect that hangs holds up is its lane, and not the next pull.
@@ -71,6 +72,62 @@ func TestFailureOfAnEffectThatWasTakenOverMakesNoJob(t *testing.T) {
 				t.Errorf("the effect that is done became a dead letter: %+v", dead)
 			}
 			r.sink.once(t, 1)
+		})
+	}
+}
+
+// A stream that is made anew gives its sequences, and a database that is made anew its places, to other events.
+func TestEventsOfAStreamThatWasMadeAnewAreNotTakenForTheOldOnes(t *testing.T) {
+	cases := map[string]struct {
+		running bool // the worker, all the time
+		hung    bool // the first event is not settled
+	}{
+		"by a worker that starts":                       {},
+		"by a worker that runs":                         {running: true},
+		"by a worker with an event that is not settled": {running: true, hung: true},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, 1, hook)
+			release := make(chan struct{})
+			r.sink.answer = func(ctx context.Context, call call) error {
+				if c.hung && call.at.Commit == 1 && strings.Contains(call.effect.Key, "-7-") {
+					<-release
+				}
+				return nil
+			}
+			w := r.start("w1")
+			r.insert(keys(5, 5)...)
+			done := 5
+			if c.hung {
+				done--
+			}
+			eventually(t, "the first events are done", func() bool { return r.sink.done() == done })
+			if !c.hung {
+				r.settled()
+			}
+			if !c.running {
+				w.stop()
+			}
+			if err := r.js.DeleteStream(t.Context(), events.StreamEvents); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := streams.Apply(t.Context(), r.js, streams.Options{Partitions: 1}); err != nil {
+				t.Fatal(err)
+			}
+			for commit := range uint64(5) {
+				subject, data := row(commit+1, "other", 1)
+				data = []byte(strings.ReplaceAll(string(data), "-7-1", "-8-1")) // of another transaction
+				if _, err := r.js.Publish(t.Context(), subject, data); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if !c.running {
+				r.start("w2")
+			}
+			eventually(t, "the other events are done", func() bool { return r.sink.done() == done+5 })
+			close(release)
+			r.settled()
 		})
 	}
 }

@@ -11,6 +11,7 @@ import (
 // entry is an event in this worker's hands.
 type entry struct {
 	stream  uint64 // sequence in EVENTS
+	stored  int64  // when EVENTS took it: after a loss of its tail the same sequence is another event's
 	reply   string // where its acknowledgement goes: of its last delivery
 	subject string
 	data    []byte // the envelope; given up when the event is settled, like event
@@ -41,6 +42,7 @@ type partition struct {
 	w        *Worker
 	number   int
 	consumer *consumer
+	made     int64   // when EVENTS was made, in Unix nanoseconds; of the session's goroutine
 	set      laneSet // guarded by the scheduler's lock
 
 	mu      sync.Mutex
@@ -118,10 +120,14 @@ func (p *partition) held() bool {
 }
 
 // known finds the event of a delivery, if it came before.
-func (p *partition) known(sequence uint64) (*entry, bool) {
+func (p *partition) known(d delivery) (*entry, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	e, ok := p.entries[sequence]
+	e, ok := p.entries[d.stream]
+	if ok && e.stored != d.stored { // EVENTS has lost it
+		p.forget(e)
+		return nil, false
+	}
 	return e, ok
 }
 
@@ -158,7 +164,7 @@ func (p *partition) enter(h *hold, e *entry, reply string) {
 		p.ack(e)
 		return
 	}
-	if _, there := p.entries[e.stream]; !there {
+	if !p.has(e) {
 		p.entries[e.stream] = e
 		if !e.settled {
 			p.bytes += len(e.data)
@@ -185,9 +191,11 @@ func (p *partition) enter(h *hold, e *entry, reply string) {
 	}
 }
 
+func (p *partition) has(e *entry) bool { return p.entries[e.stream] == e }
+
 // forget removes an event that nobody waits for.
 func (p *partition) forget(e *entry) {
-	if _, there := p.entries[e.stream]; there {
+	if p.has(e) {
 		delete(p.entries, e.stream)
 		if !e.settled {
 			p.free(len(e.data))
@@ -203,17 +211,28 @@ func (p *partition) free(size int) {
 	}
 }
 
+// ack acknowledges e, if its last delivery counts: what was delivered before comes again, and by then its sequence may be
+// another event's.
 func (p *partition) ack(e *entry) {
-	// A lost one does no harm: the event comes again after ackWait, and is known.
-	_ = p.consumer.nc.Publish(e.reply, ackOne)
+	if e.hold == p.hold {
+		p.tell(e, ackOne)
+	}
+}
+
+// tell answers the last delivery of e. An answer that is lost does no harm: the event comes again, and is known. One that
+// the connection kept until it is back could do some.
+func (p *partition) tell(e *entry, what []byte) {
+	if p.consumer.nc.IsConnected() {
+		_ = p.consumer.nc.Publish(e.reply, what)
+	}
 }
 
 func (p *partition) advance(e *entry) {
 	if e.line == nil {
-		delete(p.entries, e.stream)
+		p.forget(e)
 		return
 	}
-	e.line.advance(func(e *entry) { delete(p.entries, e.stream) })
+	e.line.advance(p.forget)
 }
 
 var (
@@ -284,10 +303,10 @@ func (p *partition) end(x *effect) {
 }
 
 func (p *partition) close(e *entry) {
-	e.settled = true
-	if _, there := p.entries[e.stream]; there {
+	if p.has(e) {
 		p.free(len(e.data))
 	}
+	e.settled = true
 	e.data, e.event, e.effects = nil, nil, nil
 	p.ack(e)
 	p.advance(e)
@@ -334,7 +353,7 @@ func (p *partition) extend(h *hold) {
 		switch {
 		case e.hold == h && !e.settled && now-e.since > ackWait/3:
 			e.since = now
-			_ = p.consumer.nc.Publish(e.reply, ackProgress)
+			p.tell(e, ackProgress)
 		case e.hold != h && sequence < h.last && !e.busy():
 			p.forget(e)
 		}
