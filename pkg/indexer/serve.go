@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -64,22 +63,24 @@ func (s serving) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("serve %s: %w", SubjectSearch, err)
 	}
-	var answers sync.WaitGroup
 	places := make(chan struct{}, answersAtOnce)
 	// A question takes a while: each gets a goroutine, as long as there are not too many.
-	at := func(answer func(context.Context, micro.Request) error) micro.HandlerFunc {
+	// Answers go out by themselves: a request of micro may not be used when its handler has returned.
+	at := func(answer func(context.Context, []byte) ([]byte, error)) micro.HandlerFunc {
 		return func(r micro.Request) {
+			question, reply := r.Data(), r.Reply()
 			select {
 			case places <- struct{}{}:
 			case <-ctx.Done():
 				return
 			}
-			answers.Go(func() {
+			go func() {
 				defer func() { <-places }()
 				ctx, cancel := context.WithTimeout(ctx, answerWithin)
 				defer cancel()
-				s.answered(ctx, answer(ctx, r), r)
-			})
+				body, err := answer(ctx, question)
+				s.answer(ctx, reply, body, err)
+			}()
 		}
 	}
 	err = errors.Join(
@@ -94,69 +95,71 @@ func (s serving) run(ctx context.Context) error {
 	if stopErr := service.Stop(); stopErr != nil && nc.IsConnected() {
 		err = errors.Join(err, fmt.Errorf("stop serving %s: %w", SubjectSearch, stopErr))
 	}
-	answers.Wait()
+	for range answersAtOnce { // until nobody has a place
+		places <- struct{}{}
+	}
 	return err
 }
 
 // wrongError marks what is wrong about a question.
 type wrongError struct{ error }
 
-// answered tells the asker what went wrong, if it did.
-func (s serving) answered(ctx context.Context, err error, r micro.Request) {
-	outcome, code := searchDone, ""
+// answer sends what was found, or what went wrong.
+func (s serving) answer(ctx context.Context, reply string, body []byte, err error) {
+	msg := &nats.Msg{Subject: reply, Data: body}
+	outcome := searchDone
 	var wrong wrongError
 	switch {
 	case err == nil:
 	case errors.As(err, &wrong):
-		outcome, code = searchRefused, codeWrong
+		outcome = searchRefused
+		msg.Header = failure(codeWrong, err)
 	default:
-		outcome, code = searchFailed, codeUnavailable
+		outcome = searchFailed
+		msg.Header = failure(codeUnavailable, err)
 		if ctx.Err() == nil {
 			s.Log.Warn("a question was not answered", "err", err)
 		}
 	}
 	s.Metrics.searches.WithLabelValues(outcome).Inc()
-	if err != nil {
-		if sendErr := r.Error(code, cut(err.Error(), mostError), nil); sendErr != nil {
-			s.Log.Debug("an answer was not sent", "err", sendErr)
-		}
+	if err := s.nc.PublishMsg(msg); err != nil {
+		s.Log.Debug("an answer was not sent", "err", err)
 	}
 }
 
-func (s serving) search(ctx context.Context, r micro.Request) error {
+// failure are the headers by which services say that they failed.
+func failure(code string, err error) nats.Header {
+	return nats.Header{micro.ErrorCodeHeader: {code}, micro.ErrorHeader: {cut(err.Error(), mostError)}}
+}
+
+func (s serving) search(ctx context.Context, question []byte) ([]byte, error) {
 	began := time.Now()
 	var q Query
-	if err := json.Unmarshal(r.Data(), &q); err != nil {
-		return wrongError{fmt.Errorf("the request is not a query in JSON: %w", err)}
+	if err := json.Unmarshal(question, &q); err != nil {
+		return nil, wrongError{fmt.Errorf("the request is not a query in JSON: %w", err)}
 	}
 	request, err := q.request(began)
 	if err != nil {
-		return wrongError{err}
+		return nil, wrongError{err}
 	}
 	found, err := s.Index.Search(ctx, request)
 	s.Metrics.searchSeconds.Observe(time.Since(began).Seconds())
 	if retry.IsPermanent(err) {
-		return wrongError{err}
+		return nil, wrongError{err}
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	body, err := appendResult(nil, found, int(s.nc.MaxPayload())-headerRoom)
-	if err != nil {
-		return err
-	}
-	return r.Respond(body)
+	return appendResult(nil, found, int(s.nc.MaxPayload())-headerRoom)
 }
 
-func (s serving) describe(ctx context.Context, r micro.Request) error {
+func (s serving) describe(ctx context.Context, _ []byte) ([]byte, error) {
 	info, err := s.Index.Describe(ctx)
+	if err == nil && s.Lag != nil {
+		info.Lag, err = s.Lag(ctx)
+	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if s.Lag != nil {
-		if info.Lag, err = s.Lag(ctx); err != nil {
-			return err
-		}
-	}
-	return r.RespondJSON(info)
+	return json.Marshal(info)
 }
