@@ -66,6 +66,7 @@ var imports = map[string][]string{
 	"pkg/actions/slack":       {"pkg/actions", "pkg/actions/egress", "pkg/actions/secret", "pkg/retry"},
 	"pkg/actions/sql":         {"pkg/actions", "pkg/actions/egress", "pkg/actions/secret", "pkg/retry"},
 	"pkg/actions/cache":       {"pkg/actions", "pkg/retry"},
+	"pkg/actions/email":       {"pkg/actions", "pkg/actions/egress", "pkg/actions/secret", "pkg/retry"},
 	"pkg/actions/webhook":     {"pkg/actions", "pkg/actions/egress", "pkg/actions/secret", "pkg/retry"},
 
 	"streams": {"pkg/events"},

@@ -4,6 +4,7 @@ import (
 	"github.com/tributary-dev/tributary/pkg/actions"
 	actioncache "github.com/tributary-dev/tributary/pkg/actions/cache"
 	"github.com/tributary-dev/tributary/pkg/actions/egress"
+	"github.com/tributary-dev/tributary/pkg/actions/email"
 	actionlog "github.com/tributary-dev/tributary/pkg/actions/log"
 	actionnats "github.com/tributary-dev/tributary/pkg/actions/nats"
 	"github.com/tributary-dev/tributary/pkg/actions/secret"
@@ -18,9 +19,11 @@ func newActions(env *environment, road *road, concurrency int) (registry actions
 	allow := env.config.Actions.AllowPrivate
 	transport := egress.NewTransport(egress.Options{AllowPrivate: allow, Concurrency: concurrency})
 	secrets := new(secret.Resolver)
-	databases := sql.New(egress.NewDialer(allow), secrets)
+	dialer := egress.NewDialer(allow)
+	databases := sql.New(dialer, secrets)
 	registry = actions.Registry{
 		actioncache.Type: actioncache.New(cachekv.New(road.js, cachekv.Options{})),
+		email.Type:       email.New(dialer, secrets, email.Options{}),
 		actionlog.Type:   actionlog.New(env.log),
 		actionnats.Type:  actionnats.New(road.js),
 		slack.Type:       slack.New(transport, secrets),

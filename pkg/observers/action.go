@@ -13,6 +13,7 @@ import (
 // The action types.
 const (
 	typeCache   = "cache"
+	typeEmail   = "email"
 	typeLog     = "log"
 	typeNATS    = "nats"
 	typeSlack   = "slack"
@@ -64,6 +65,7 @@ type kind struct {
 func kinds() []kind {
 	return []kind{
 		{typeCache, cacheKeys, (*loader).cache},
+		{typeEmail, emailKeys, (*loader).email},
 		{typeLog, logKeys, (*loader).log},
 		{typeNATS, natsKeys, (*loader).nats},
 		{typeSlack, slackKeys, (*loader).slack},
@@ -116,4 +118,4 @@ func (l *loader) actionType(n ast.Node) kind {
 }
 
 // laterTypes are those that are announced.
-var laterTypes = []string{"email", "search"}
+var laterTypes = []string{"search"}

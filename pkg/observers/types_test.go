@@ -134,3 +134,21 @@ func TestCacheIsRendered(t *testing.T) {
 		"a missing value": {keys: `type: cache, key: "${after.gone}"`, err: "no such key"},
 	})
 }
+
+func TestEmailIsRendered(t *testing.T) {
+	const head = `type: email, url: env:SMTP, from: "Shop <shop@a.example>", `
+	testRendering(t, map[string]rendering{
+		"a mail": {
+			keys: head + `to: ["${after.mail}", b@b.example], subject: "Order ${after.id}", text: "of ${after.name}"`,
+			want: actions.Request{
+				Type: "email", Endpoint: "email:env:SMTP", URL: "env:SMTP",
+				Body: []byte(`{"from":"Shop <shop@a.example>","to":["a@b.example","b@b.example"],"subject":"Order 42","text":"of a\"b\r\nX: y"}`),
+			},
+		},
+		"a subject of two lines":    {keys: head + `to: a@b.example, subject: "${after.name}", text: a`, err: "can't hold the character"},
+		"a receiver of two lines":   {keys: head + `to: "${after.name}", subject: a, text: a`, err: "can't hold the character"},
+		"a receiver that is none":   {keys: head + `to: "${after.region}", subject: a, text: a`, err: "not one address"},
+		"two receivers for one":     {keys: head + `to: "${after.mail}, c@c.example", subject: a, text: a`, err: "not one address"},
+		"a receiver that is absent": {keys: head + `to: "${after.gone}", subject: a, text: a`, err: "no such key"},
+	})
+}
