@@ -78,17 +78,23 @@ func (f *fence) store(ctx context.Context, batches []*Batch) error {
 }
 
 // storeGroup stores g whole, however often it takes, and returns once it is stored. Doubts are settled by taking over.
+// Where EVENTS has no room for all of it, fewer go at a time, unless a mark keeps them together: otherwise a step larger
+// than the room that the janitor makes would never be stored.
 func (f *fence) storeGroup(ctx context.Context, g *group) error {
 	if err := f.checkEnd(ctx); err != nil {
 		return err
 	}
+	atOnce := max(len(g.items), 1)
 	for {
-		err := f.tryGroup(ctx, g)
+		err := f.tryPart(ctx, g, atOnce)
 		switch {
-		case err == nil:
+		case err == nil && g.empty():
 			return f.checkEnd(ctx)
+		case err == nil:
+			atOnce *= 2
 		case errors.Is(err, errFull):
 			f.metrics.full.Inc()
+			atOnce = max(min(atOnce, len(g.items))/2, 1)
 			if !sleep(ctx, fullPause) {
 				return context.Cause(ctx)
 			}
@@ -106,6 +112,17 @@ func (f *fence) storeGroup(ctx context.Context, g *group) error {
 			return fmt.Errorf("store events of %s: %w", f.source, err)
 		}
 	}
+}
+
+// tryPart stores up to atOnce items of g, or all with their mark, and removes from g what it stored.
+func (f *fence) tryPart(ctx context.Context, g *group, atOnce int) error {
+	if g.mark != nil || len(g.items) <= atOnce {
+		return f.tryGroup(ctx, g)
+	}
+	part := group{items: g.items[:atOnce]}
+	err := f.tryGroup(ctx, &part)
+	g.items = g.items[atOnce-len(part.items):]
+	return err
 }
 
 // checkEnd reads the end of the stream again where a server may have come back with less than it had acknowledged: after
