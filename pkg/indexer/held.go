@@ -95,12 +95,6 @@ func (h *held) room(ctx context.Context, least int) int {
 	}
 }
 
-func (h *held) count() int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return len(h.items)
-}
-
 // heartbeat tells the server from time to time that what is held here for longer is alive.
 func (h *held) heartbeat(every time.Duration) func(context.Context) {
 	return func(ctx context.Context) {

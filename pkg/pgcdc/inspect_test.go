@@ -56,6 +56,7 @@ func TestStandTellsHowTheSlotStands(t *testing.T) {
 	}
 	db.exec(`SELECT pg_create_logical_replication_slot($1, 'pgoutput')`, slot)
 	db.exec(`CREATE TABLE t (x text); INSERT INTO t SELECT repeat('x', 1000) FROM generate_series(1, 1000)`)
+	db.exec(`CHECKPOINT`) // what is not flushed yet is not seen
 	after, err := Stand(t.Context(), db.url, slot)
 	if err != nil {
 		t.Fatal(err)
