@@ -40,3 +40,13 @@ func renewEvery(stream jetstream.Stream) time.Duration {
 	}
 	return renew
 }
+
+// holdRecords is how long what is known of an effect stays where no watermark has passed its event: for as long as the
+// event can come again, whatever is down meanwhile.
+func holdRecords(stream jetstream.Stream) time.Duration {
+	const day, forEver = 24 * time.Hour, 10 * 365 * 24 * time.Hour
+	if age := stream.CachedInfo().Config.MaxAge; age > 0 {
+		return age + day
+	}
+	return forEver
+}

@@ -39,7 +39,13 @@ func runWorker(ctx context.Context, env *environment) error {
 		return unlessEnded(ctx, err)
 	}
 	defer road.nc.Close()
-	dedup, err := dedupkv.New(natskv.Open(road.js, events.BucketDedup), dedupkv.Options{Window: env.config.Dedup.Window})
+	stream, err := road.events(ctx)
+	if err != nil {
+		return unlessEnded(ctx, fmt.Errorf("open EVENTS: %w", err))
+	}
+	dedup, err := dedupkv.New(natskv.Open(road.js, events.BucketDedup), dedupkv.Options{
+		Window: env.config.Dedup.Window, Hold: max(holdRecords(stream), env.config.Dedup.Window),
+	})
 	if err != nil {
 		return err
 	}
