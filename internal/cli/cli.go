@@ -29,6 +29,8 @@ type Commands struct {
 	DLQ        dlqCommand        `cmd:"" name:"dlq" help:"List dead letters, show, retry and remove them."`
 	Jobs       jobsCommand       `cmd:"" help:"List jobs, show, cancel and hurry them."`
 	Observers  observersCommand  `cmd:"" help:"Validate observers, list them, test them with an event."`
+	Snapshot   snapshotCommand   `cmd:"" help:"Set a source up anew, with all its rows."`
+	Checkpoint checkpointCommand `cmd:"" help:"Show where sources are, who changed that, and set it."`
 	Search     searchCommand     `cmd:"" help:"Search events in the index."`
 	Doctor     doctorCommand     `cmd:"" help:"Check everything that can be checked, with remedies."`
 	Completion completionCommand `cmd:"" help:"Print the completion script of a shell."`

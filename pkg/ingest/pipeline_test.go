@@ -335,9 +335,9 @@ func TestResetDeposesTheLeaderAndCountsAnIncarnation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	incarnation, err := ingest.Reset(t.Context(), nc, stream, "shop", "test")
-	if err != nil || incarnation != 2 {
-		t.Fatalf("got incarnation %d (%v), want 2", incarnation, err)
+	reset, err := ingest.Reset(t.Context(), nc, stream, "shop", "test", ingest.Position{})
+	if err != nil || reset.Incarnation != 2 {
+		t.Fatalf("got %+v (%v), want incarnation 2", reset, err)
 	}
 	seen := &observer{state: make(chan ingest.State, 1)}
 	w.lead(t, seen)
