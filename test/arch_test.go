@@ -29,7 +29,7 @@ var imports = map[string][]string{
 
 	// The operator's command, and what it reads.
 	"internal/cli": {"internal/config", "internal/generations", "internal/inspect", "internal/natsread", "pkg/actions", "pkg/deadletter", "pkg/events", "pkg/indexer", "pkg/jobs",
-		"pkg/checkpoint", "pkg/ingest", "pkg/checkpoint", "pkg/ingest", "pkg/observers", "pkg/pgcdc", "streams"},
+		"pkg/checkpoint", "pkg/ingest", "pkg/observers", "pkg/pgcdc", "streams"},
 	"internal/inspect": {"internal/natskv", "internal/natsread", "pkg/deadletter", "pkg/dedupkv", "pkg/events", "pkg/indexer", "pkg/ingest",
 		"pkg/jobs", "pkg/observers", "pkg/pgcdc", "pkg/worker"},
 
@@ -52,10 +52,11 @@ var imports = map[string][]string{
 	"pkg/deadletter":     {"pkg/events", "pkg/actions", "pkg/retry", "internal/natsread"},
 
 	// The index, and its adapters.
-	"pkg/indexer":          {"pkg/events", "pkg/retry", "pkg/deadletter", "pkg/indexer/query"},
-	"pkg/indexer/query":    {},
-	"pkg/indexer/elastic":  {"pkg/events", "pkg/retry", "pkg/indexer", "pkg/indexer/query"},
-	"pkg/indexer/embedded": {"pkg/indexer", "pkg/indexer/query"},
+	"pkg/indexer":           {"pkg/events", "pkg/retry", "pkg/deadletter", "pkg/indexer/query"},
+	"pkg/indexer/query":     {},
+	"pkg/indexer/elastic":   {"pkg/events", "pkg/retry", "pkg/indexer", "pkg/indexer/query"},
+	"pkg/indexer/embedded":  {"pkg/indexer", "pkg/indexer/query"},
+	"pkg/indexer/indextest": {"pkg/events", "pkg/indexer", "pkg/indexer/query"}, // what the adapters have to do alike
 
 	// The actions: each is an adapter, and none imports another.
 	"pkg/actions/actionstest": {"pkg/actions", "pkg/retry"}, // for tests alone
@@ -66,6 +67,7 @@ var imports = map[string][]string{
 	"pkg/actions/slack":       {"pkg/actions", "pkg/actions/egress", "pkg/actions/secret", "pkg/retry"},
 	"pkg/actions/sql":         {"pkg/actions", "pkg/actions/egress", "pkg/actions/secret", "pkg/retry"},
 	"pkg/actions/cache":       {"pkg/actions", "pkg/retry"},
+	"pkg/actions/email":       {"pkg/actions", "pkg/actions/egress", "pkg/actions/secret", "pkg/retry"},
 	"pkg/actions/webhook":     {"pkg/actions", "pkg/actions/egress", "pkg/actions/secret", "pkg/retry"},
 
 	"streams": {"pkg/events"},
