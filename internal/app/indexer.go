@@ -90,6 +90,7 @@ func newElastic(env *environment) (*elastic.Index, error) {
 
 // indexRemotely shares the events with every other indexer, as soon as Elasticsearch is there.
 func indexRemotely(ctx context.Context, env *environment, road *road, metrics *indexer.Metrics, index *elastic.Index) error {
+	env.ready.Set("index", false, "Elasticsearch has not answered yet")
 	if err := prepare(ctx, env, index); err != nil {
 		return err
 	}
@@ -177,9 +178,7 @@ func indexInto(ctx context.Context, env *environment, road *road, metrics *index
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		if err := loop.Run(ctx); err != nil {
-			return fmt.Errorf("index events: %w", err)
-		}
+		loop.Run(ctx)
 		return nil
 	})
 	group.Go(func() error {

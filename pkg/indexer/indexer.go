@@ -130,15 +130,9 @@ func New(js jetstream.JetStream, index writer, dead graveyard, options Options) 
 // errGaveUp ends what is not written when the time to shut down is over.
 var errGaveUp = errors.New("the indexer had to end before all was written")
 
-// Run indexes until ctx ends. Then it takes no more and writes what it holds, for as long as it may. It returns nil
-// when nothing that it started is left. Call it once.
-func (x *Indexer) Run(ctx context.Context) error {
-	if err := x.ensureConsumer(ctx); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return err
-	}
+// Run indexes until ctx ends. Then it takes no more and writes what it holds, for as long as it may. It returns when
+// nothing that it started is left. Call it once.
+func (x *Indexer) Run(ctx context.Context) {
 	working, giveUp := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer giveUp(nil)
 	stopGivingUp := context.AfterFunc(ctx, func() {
@@ -169,7 +163,6 @@ func (x *Indexer) Run(ctx context.Context) error {
 	giveUp(nil)
 	attendants.Wait()
 	x.flushAcks(ctx)
-	return nil
 }
 
 // flushAcks gives the acknowledgements that were sent last the time to arrive.

@@ -47,7 +47,16 @@ func (x *Indexer) ensureConsumer(ctx context.Context) error {
 func (x *Indexer) pull(ctx context.Context, to chan<- *item) {
 	failing := false
 	for ctx.Err() == nil {
-		err := x.pullFrom(ctx, to)
+		attempt, cancel := context.WithTimeout(ctx, askWithin)
+		err := x.ensureConsumer(attempt)
+		cancel()
+		if err == nil {
+			if failing {
+				x.log.Info("events come again")
+			}
+			failing = false
+			err = x.pullFrom(ctx, to)
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -55,16 +64,7 @@ func (x *Indexer) pull(ctx context.Context, to chan<- *item) {
 			x.log.Warn("no events come", "err", err)
 		}
 		failing = true
-		select {
-		case <-ctx.Done():
-		case <-time.After(pullPause):
-		}
-		attempt, cancel := context.WithTimeout(ctx, askWithin)
-		if err = x.ensureConsumer(attempt); err == nil {
-			failing = false
-			x.log.Info("events come again")
-		}
-		cancel()
+		wait(ctx, pullPause)
 	}
 }
 

@@ -150,15 +150,16 @@ func (r *rig) start(options indexer.Options) *running {
 		r.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- x.Run(ctx) }()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		x.Run(ctx)
+	}()
 	var once sync.Once
 	stop := func() {
 		once.Do(func() {
 			cancel()
-			if err := <-ended; err != nil {
-				r.t.Errorf("the indexer ended with %v", err)
-			}
+			<-ended
 		})
 	}
 	r.t.Cleanup(stop)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tributary-dev/tributary/pkg/deadletter"
+	"github.com/tributary-dev/tributary/pkg/events"
 	"github.com/tributary-dev/tributary/pkg/retry"
 )
 
@@ -108,6 +109,9 @@ func cut(text string, most int) string {
 // bury writes a dead letter, and acknowledges the event when that is stored.
 func (x *Indexer) bury(ctx context.Context, it *item, record deadletter.Record) {
 	record.Subject = it.event.Subject
+	if address, err := events.ParseAddress(record.Subject); err == nil {
+		record.Source = address.Source
+	}
 	if err := x.dead.Write(ctx, record); err != nil {
 		if ctx.Err() == nil {
 			x.log.Error("an event that can't be indexed stays unacknowledged", "sequence", it.sequence, "err", err)

@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/elastic/elastic-transport-go/v8/elastictransport"
@@ -50,6 +51,8 @@ type Index struct {
 	http      *http.Transport
 	log       *slog.Logger
 	product   product // found by Prepare
+
+	installed atomic.Int64 // when the template was seen last, in ns since 1970; 0 where the server was away since then
 }
 
 const (

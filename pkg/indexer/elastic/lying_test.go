@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,17 +33,25 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // liar is a server that answers as it is told.
 type liar struct {
 	*httptest.Server
-	answer func(w http.ResponseWriter, r *http.Request)
+	answer   func(w http.ResponseWriter, r *http.Request)
+	template string // what is said of the template, in silence; answer is asked where it is empty
 
 	mu       sync.Mutex
 	requests []string // method, path, headers that matter, body
 }
+
+// ours is what the server says of a template that is newer than ours.
+const ours = `{"index_templates":[{"index_template":{"version":99,"_meta":{"managed_by":"tributary"}}}]}`
 
 func newLiar(t *testing.T, answer func(w http.ResponseWriter, r *http.Request)) *liar {
 	t.Helper()
 	l := &liar{answer: answer}
 	l.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
+		if strings.HasPrefix(r.URL.Path, "/_index_template/") && r.Method == http.MethodGet && l.template != "" {
+			says(200, l.template)(w, r)
+			return
+		}
 		l.mu.Lock()
 		l.requests = append(l.requests, r.Method+" "+r.URL.Path+" "+r.Header.Get("Authorization")+" "+r.Header.Get("Content-Type")+"\n"+string(body))
 		l.mu.Unlock()
@@ -86,6 +95,7 @@ func three(t *testing.T) []indexer.Document {
 
 func TestABulkIsLinesOfActionsAndDocuments(t *testing.T) {
 	l := newLiar(t, says(200, `{"errors":false,"items":[{"create":{"status":201}},{"create":{"status":201}},{"create":{"status":201}}]}`))
+	l.template = ours
 	documents := three(t)
 	if _, err := l.index(t, elastic.Options{Username: "u", Password: "p"}).Write(t.Context(), documents); err != nil {
 		t.Fatal(err)
@@ -143,6 +153,7 @@ func TestEachDocumentHasTheOutcomeThatTheServerGave(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			created := item(201, "")
 			l := newLiar(t, says(200, `{"errors":true,"items":[`+created+","+c.item+","+created+`]}`))
+			l.template = ours
 			outcomes, err := l.index(t, elastic.Options{}).Write(t.Context(), three(t))
 			if err != nil || len(outcomes) != 3 {
 				t.Fatalf("%v %v", outcomes, err)
@@ -198,6 +209,7 @@ func TestABulkThatFailsAsAWholeSaysHow(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLiar(t, c.answer)
+			l.template = ours
 			outcomes, err := l.index(t, elastic.Options{}).Write(t.Context(), three(t))
 			if err == nil {
 				t.Fatalf("got %v", outcomes)
@@ -212,6 +224,38 @@ func TestABulkThatFailsAsAWholeSaysHow(t *testing.T) {
 				t.Errorf("%d requests were sent: nothing is tried again in silence", len(l.all()))
 			}
 		})
+	}
+}
+
+func TestAServerThatWasAwayGetsTheTemplateBeforeDocuments(t *testing.T) {
+	var away atomic.Bool
+	l := newLiar(t, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case away.Load():
+			w.WriteHeader(http.StatusBadGateway)
+		case r.URL.Path == "/_bulk":
+			says(200, `{"items":[{"create":{"status":201}},{"create":{"status":201}},{"create":{"status":201}}]}`)(w, r)
+		case r.Method == http.MethodGet:
+			says(404, `{}`)(w, r)
+		default:
+			says(200, `{}`)(w, r)
+		}
+	})
+	x := l.index(t, elastic.Options{})
+	for _, gone := range []bool{false, true, false, false} {
+		away.Store(gone)
+		if _, err := x.Write(t.Context(), three(t)); (err != nil) != gone {
+			t.Fatal(err)
+		}
+	}
+	var got []string
+	for _, request := range l.all() {
+		got = append(got, strings.Join(strings.Fields(request)[:2], " "))
+	}
+	const get, put, bulk = "GET /_index_template/tributary-events", "PUT /_index_template/tributary-events", "POST /_bulk"
+	want := []string{get, put, bulk, bulk, get, put, bulk, bulk}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }
 
@@ -326,7 +370,7 @@ func TestTheCAFileIsTrusted(t *testing.T) {
 			says(401, `{}`)(w, r)
 			return
 		}
-		says(200, `{"version":{"number":"8"},"index_templates":[{"index_template":{"version":99,"_meta":{"managed_by":"tributary"}}}]}`)(w, r)
+		says(200, `{"version":{"number":"8"},`+ours[1:])(w, r)
 	}))
 	defer server.Close()
 	options := elastic.Options{URL: server.URL, APIKey: "key"}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/elastic/go-elasticsearch/v8/esapi"
 
@@ -32,8 +33,8 @@ func (x *Index) Prepare(ctx context.Context) error {
 		return fmt.Errorf("look at Elasticsearch: %w", err)
 	}
 	x.product = found
-	if err := x.install(ctx); err != nil {
-		return fmt.Errorf("install the index template %s: %w", x.options.Prefix, denied(err))
+	if err := x.ensureTemplate(ctx); err != nil {
+		return denied(err)
 	}
 	x.log.Info("the index is there", "product", found.name, "version", found.version, "prefix", x.options.Prefix)
 	return nil
@@ -86,6 +87,23 @@ var ErrDenied = errors.New("the credentials do not suffice")
 
 // managedBy marks the template as ours.
 const managedBy = "tributary"
+
+// templateLasts is for how long the template is taken for being there.
+const templateLasts = 30 * time.Second
+
+// ensureTemplate installs the template where the server may have lost it: it was away, or not asked for a while. An
+// index that it makes without the template would take every column of every row for a field.
+func (x *Index) ensureTemplate(ctx context.Context) error {
+	now := time.Now()
+	if now.Sub(time.Unix(0, x.installed.Load())) < templateLasts {
+		return nil
+	}
+	if err := x.install(ctx); err != nil {
+		return fmt.Errorf("install the index template %s: %w", x.options.Prefix, err)
+	}
+	x.installed.Store(now.UnixNano())
+	return nil
+}
 
 // install makes the template, or brings it to this version. One that is newer, or somebody else's, stays.
 func (x *Index) install(ctx context.Context) error {

@@ -150,13 +150,14 @@ func run(t *testing.T, x *elastic.Index, options indexer.Options) (*natstest.Ser
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- loop.Run(ctx) }()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		loop.Run(ctx)
+	}()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("the indexer ended with %v", err)
-		}
+		<-done
 	})
 	return server, func(n int) {
 		t.Helper()

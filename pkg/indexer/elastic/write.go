@@ -36,6 +36,20 @@ var lines = http.Header{"Content-Type": {"application/x-ndjson"}}
 func (x *Index) Write(ctx context.Context, documents []indexer.Document) ([]indexer.Outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, writeWithin)
 	defer cancel()
+	if err := x.ensureTemplate(ctx); err != nil {
+		return nil, err
+	}
+	outcomes, err := x.bulk(ctx, documents)
+	if err != nil {
+		if !errors.Is(err, indexer.ErrBulkRefused) {
+			x.installed.Store(0)
+		}
+		return nil, fmt.Errorf("write a bulk: %w", err)
+	}
+	return outcomes, nil
+}
+
+func (x *Index) bulk(ctx context.Context, documents []indexer.Document) ([]indexer.Outcome, error) {
 	body := buffers.Get().(*bytes.Buffer)
 	body.Reset()
 	x.encode(body, documents)
@@ -43,16 +57,14 @@ func (x *Index) Write(ctx context.Context, documents []indexer.Document) ([]inde
 		Body: bytes.NewReader(body.Bytes()), Header: lines.Clone(), FilterPath: []string{"errors", "items.*.status", "items.*.error"},
 	}.Do(ctx, x.transport)
 	if err != nil {
-		return nil, fmt.Errorf("write a bulk: %w", err) // the body may still be read: it is not used again
+		return nil, err // the body may still be read: it is not used again
 	}
-	outcomes, err := outcomes(answer, len(documents))
-	if body.Cap() <= mostPooled {
-		buffers.Put(body)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("write a bulk: %w", err)
-	}
-	return outcomes, nil
+	defer func() {
+		if body.Cap() <= mostPooled {
+			buffers.Put(body)
+		}
+	}()
+	return outcomes(answer, len(documents))
 }
 
 func (x *Index) encode(body *bytes.Buffer, documents []indexer.Document) {
