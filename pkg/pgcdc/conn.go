@@ -32,6 +32,8 @@ const (
 	codeObjectInUse      = "55006"
 	codeUndefinedObject  = "42704"
 	codeDuplicateObject  = "42710"
+	codeUndefinedTable   = "42P01"
+	codeNoSchema         = "3F000"
 	codeTooManyOfThem    = "53400"
 	codeFeatureMissing   = "0A000"
 	codeObjectNotInState = "55000"

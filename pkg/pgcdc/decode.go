@@ -1,6 +1,7 @@
 package pgcdc
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math"
@@ -32,6 +33,9 @@ type decoder struct {
 	describe    func(ctx context.Context, w *wireRelation, again bool) (*relation, error)
 	put         func(ctx context.Context, c *change) error // takes the next change; c is the decoder's again when it returns
 	heartbeat   func(content []byte)
+	own         func(ctx context.Context, t ownTransaction) error // told of a transaction that is an addition's message alone
+	touched     func(rel *relation, xid uint32, row, old []field) // told of each change of a row
+	emptied     func(rel *relation, xid uint32)                   // told of each TRUNCATE of a table
 	metrics     *sourceMetrics
 
 	relations map[uint32]*relation
@@ -44,12 +48,21 @@ type decoder struct {
 	index     uint32     // of the last change; from 1
 	through   events.LSN // every commit that begins before it was put
 
+	addition []byte // the content of the addition's message that the transaction begins with; nil for none
+
 	// One change of a transaction is held back until the next one or the commit, which tells whether it is the last.
 	held    *change
 	holding bool
 	spare   *change
 
 	old, new []field
+}
+
+// ownTransaction is one that holds a message of ours, and nothing else.
+type ownTransaction struct {
+	commit    events.LSN
+	committed time.Time
+	content   []byte
 }
 
 // change is an event to be, with the memory of its parts.
@@ -99,7 +112,7 @@ func (d *decoder) begin(p *payload) error {
 		return fmt.Errorf("%w: a transaction begins within another", errMalformed)
 	}
 	d.commit, d.committed, d.xid = p.lsn(), p.time(), p.uint32()
-	d.open, d.index = true, 0
+	d.open, d.index, d.addition = true, 0, nil
 	return p.done('B')
 }
 
@@ -121,6 +134,9 @@ func (d *decoder) end(ctx context.Context, p *payload) error {
 		d.metrics.transactions.Inc()
 	}
 	d.open, d.through = false, max(d.through, end)
+	if d.addition != nil && d.index == 1 {
+		return d.own(ctx, ownTransaction{commit: commit, committed: d.committed, content: d.addition})
+	}
 	return nil
 }
 
@@ -208,6 +224,7 @@ func (d *decoder) truncate(ctx context.Context, p *payload) error {
 		if !fresh || !rel.published {
 			continue
 		}
+		d.emptied(rel, d.xid)
 		c := d.blank(events.OpTruncate)
 		c.path = append(c.path[:0], rel.entity...)
 		d.address(c, rel)
@@ -234,8 +251,14 @@ func (d *decoder) message(ctx context.Context, p *payload) error {
 	}
 	if within {
 		fresh, err := d.next()
-		if err != nil || !fresh || strings.HasPrefix(string(prefix), ownPrefix) {
+		if err != nil || !fresh {
 			return err
+		}
+		if strings.HasPrefix(string(prefix), ownPrefix) {
+			if string(prefix) == additionPrefix && d.index == 1 {
+				d.addition = bytes.Clone(content)
+			}
+			return nil
 		}
 		c := d.blank(events.OpMessage)
 		d.fillMessage(c, string(prefix), content)

@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// guardEvery is how often the server is asked for a sign of life while the reader is held up.
+// guardEvery is how often the server is asked for a sign of life while the reader is held up, and else for new tables.
 const guardEvery = time.Second
 
 // heartbeat does what is due beside reading: it writes to the log of a database that is idle, and sees it come back
@@ -24,6 +24,7 @@ type heartbeat struct {
 	mute   bool   // heartbeats can't be written, which was logged
 	lost   bool   // the last one did not come back, which was logged
 	frozen bool   // tables can't be added, which was logged
+	tables string // what told the tables apart when they were last looked at
 }
 
 // loop runs until ctx ends, or the server is gone.
@@ -44,6 +45,7 @@ func (h *heartbeat) loop(ctx context.Context) error {
 			if err := h.guard(ctx, now); err != nil {
 				return err
 			}
+			h.lookForTables(ctx)
 		case now := <-beats:
 			h.beat(ctx, now)
 			h.refreshTables(ctx)
@@ -114,4 +116,18 @@ func (h *heartbeat) refreshTables(ctx context.Context) {
 		h.opts.Log.Warn("add new tables to the publication", "publication", h.opts.Publication, "err", err)
 	}
 	h.frozen = err != nil
+}
+
+// lookForTables looks whether anything about tables changed since it last looked, and only then at what it was.
+func (h *heartbeat) lookForTables(ctx context.Context) {
+	const question = `SELECT concat_ws(' ', count(*), sum(oid::bigint), sum(xmin::text::bigint)) FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p')`
+	var tables string
+	err := h.query.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, question).Scan(&tables)
+	})
+	if err != nil || tables == h.tables {
+		return // a server that does not answer is seen by what reads it
+	}
+	h.tables = tables
+	h.refreshTables(ctx)
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/tributary-dev/tributary/pkg/ingest"
 )
 
 // publication is ours as it is on the server.
@@ -66,9 +68,12 @@ func (r *run) ensurePublication(ctx context.Context, tables []table) error {
 	return nil
 }
 
-// addTables adds what matches by now to our own publication. What was committed before is not read: the stream has a
-// table's changes from the moment at which it is published.
+// addTables adds what matches by now to our own publication. The stream has a table's changes from the moment at which it
+// is published; the rows that it holds by then are read beside it (additions).
 func (r *run) addTables(ctx context.Context) error {
+	if r.state.Position.Phase == ingest.PhaseSnapshot {
+		return nil // it goes on without them, and the stream behind it adds them
+	}
 	tables, err := r.matching(ctx)
 	if err != nil {
 		return err
@@ -88,10 +93,14 @@ func (r *run) addTables(ctx context.Context) error {
 		}
 	}
 	if len(sound) > 0 {
-		if err := r.alter(ctx, "ALTER PUBLICATION "+quoteIdent(r.opts.Publication)+" ADD "+tableList(sound)); err != nil {
+		if err := r.publish(ctx, sound); err != nil {
 			return err
 		}
-		r.opts.Log.Warn("new tables are read from now on; what they held before is not", "tables", names(sound))
+		if r.opts.Snapshot {
+			r.opts.Log.Info("new tables are read from now on, with the rows that they hold", "tables", names(sound))
+		} else {
+			r.opts.Log.Warn("new tables are read from now on; what they held before is not", "tables", names(sound))
+		}
 	}
 	if bad := unidentified(lacking); p.identifies && len(bad) > 0 {
 		return refuseUnidentified(bad)

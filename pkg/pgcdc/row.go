@@ -156,6 +156,7 @@ func (d *decoder) holdRow(ctx context.Context, c *change, rel *relation, row, ol
 		return fmt.Errorf("decode %s: %w", rel, d.failed)
 	}
 	d.address(c, rel)
+	d.touched(rel, d.xid, row, old)
 	return d.hold(ctx, c)
 }
 

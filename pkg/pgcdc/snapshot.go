@@ -59,8 +59,9 @@ func (r *run) snapshot(ctx context.Context, c cursor, exported string) error {
 		return fmt.Errorf("list the tables of the snapshot: %w", err)
 	}
 	s := &snapshot{
-		run: r, rowEncoder: r.newEncoder(), conn: conn.PgConn(), cursor: c, slot: r.out.position.EndLSN, change: new(change),
+		run: r, rows: r.newRowEvents(), conn: conn.PgConn(), cursor: c, slot: r.out.position.EndLSN,
 	}
+	s.rows.lsn, s.rows.time = s.slot, c.Time
 	for _, t := range tables {
 		if t.OID < c.Table {
 			continue
@@ -75,7 +76,7 @@ func (r *run) snapshot(ctx context.Context, c cursor, exported string) error {
 		return err
 	}
 	r.opts.Log.Info("snapshot done", "rows", s.cursor.Rows)
-	r.state.Last, r.state.Through = s.at(), s.slot
+	r.state.Last, r.state.Through, r.state.Position = s.at(), s.slot, r.out.position
 	return nil
 }
 
@@ -112,12 +113,10 @@ func (r *run) unbound(ctx context.Context, conn *pgconn.PgConn) error {
 // snapshot is the reader's state.
 type snapshot struct {
 	*run
-	rowEncoder
+	rows   *rowEvents
 	conn   *pgconn.PgConn
 	cursor cursor
 	slot   events.LSN
-	change *change
-	row    []field
 	place  place // of the last row, in a table without a key
 }
 
@@ -130,7 +129,7 @@ func (s *snapshot) at() events.Sequence {
 func (s *snapshot) read(ctx context.Context, t *snapshotTable) error {
 	if s.cursor.Table != t.OID {
 		s.cursor.Table, s.cursor.After = t.OID, nil
-	} else if len(t.relation.key) == 0 && s.cursor.File != t.File && s.cursor.After != nil {
+	} else if !t.keyed() && s.cursor.File != t.File && s.cursor.After != nil {
 		s.opts.Log.Warn("the table was rewritten, and has no key: its rows are read again from the first", "table", t.relation.String())
 		s.cursor.After = nil
 	}
@@ -160,37 +159,13 @@ func (s *snapshot) add(ctx context.Context, t *snapshotTable, values [][]byte) e
 	}
 	s.cursor.Rows++
 	s.metrics.snapshotRows.Inc()
-	named, err := s.follow(t, values)
-	if err != nil {
+	if err := s.follow(t, values); err != nil {
 		return err
 	}
 	if s.state.Stored(s.at()) {
 		return nil
 	}
-	s.row = s.row[:0]
-	for _, value := range values[:len(t.relation.columns)] {
-		if value == nil {
-			s.row = append(s.row, field{kind: fieldNull})
-		} else {
-			s.row = append(s.row, field{kind: fieldText, text: value})
-		}
-	}
-	c := s.change
-	c.Change = events.Change{Source: s.opts.Name, Op: events.OpSnapshot, Schema: t.relation.schema, Table: t.relation.table,
-		Time: s.cursor.Time, Sequence: s.at()}
-	c.after = s.image(ctx, c.after[:0], t.relation, s.row, nil)
-	c.After = c.after
-	s.fillKey(ctx, c, t.relation, s.row, nil)
-	if s.failed != nil {
-		return s.failed
-	}
-	if named == nil {
-		named = c.path
-	}
-	c.id = events.AppendSnapshotID(c.id[:0], s.opts.Name, s.out.position.Incarnation, s.slot, t.OID, named)
-	c.ID = c.id
-	c.subject = t.relation.subject(s.opts.Name, c.Op, events.Partition(c.path, s.opts.Partitions))
-	if err := s.out.add(ctx, c); err != nil {
+	if err := s.rows.put(ctx, s.out, t, values, s.at()); err != nil {
 		return err
 	}
 	if b := s.out.batch; len(b.Items) < chunkRows && len(b.Buf) < chunkBytes {
@@ -199,22 +174,22 @@ func (s *snapshot) add(ctx context.Context, t *snapshotTable, values [][]byte) e
 	return s.mark(ctx)
 }
 
-// follow moves the cursor behind a row. It gives what names the row where no key does.
-func (s *snapshot) follow(t *snapshotTable, values [][]byte) (named []byte, err error) {
-	if len(t.relation.key) == 0 {
-		named = values[len(values)-1]
-		at, ok := parsePlace(named)
+// follow moves the cursor behind a row.
+func (s *snapshot) follow(t *snapshotTable, values [][]byte) error {
+	if !t.keyed() {
+		ctid := values[len(values)-1]
+		at, ok := parsePlace(ctid)
 		if !ok || !s.place.before(at) {
-			return nil, fmt.Errorf("the rows do not come in the order of their places: %s", named)
+			return fmt.Errorf("the rows do not come in the order of their places: %s", ctid)
 		}
 		s.place = at
-		s.keep(0, named)
-		return named, nil
+		s.keep(0, ctid)
+		return nil
 	}
 	for n, i := range t.relation.key {
 		s.keep(n, values[i])
 	}
-	return nil, nil
+	return nil
 }
 
 // keep copies the nth value of the cursor.

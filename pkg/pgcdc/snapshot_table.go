@@ -21,6 +21,9 @@ type snapshotTable struct {
 	filter   string   // of the publication; empty where there is none
 }
 
+// keyed tells whether a key names the table's rows; else their places do.
+func (t *snapshotTable) keyed() bool { return len(t.relation.key) > 0 }
+
 // publishedTable is what the catalog knows of one.
 type publishedTable struct {
 	OID          uint32
@@ -34,8 +37,8 @@ type publishedTable struct {
 	Identifying  []string // columns of the index that is the replica identity
 }
 
-// publishedSQL lists what the publication publishes, in the order of OIDs: a cursor relies on it.
-func publishedSQL(version int) string {
+// publishedSQL lists what the publication publishes under a condition, in the order of OIDs: a cursor relies on it.
+func publishedSQL(version int, condition string) string {
 	lists := "p.attnames::text[], p.rowfilter"
 	if version < optionsVersion {
 		lists = "NULL::text[], NULL::text"
@@ -48,7 +51,7 @@ SELECT c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', c.relreplident:
   FROM pg_catalog.pg_publication_tables p
   JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname
   JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
- WHERE p.pubname = $1
+ WHERE p.pubname = $1 AND ` + condition + `
  ORDER BY c.oid`
 }
 
@@ -62,7 +65,7 @@ func (r *run) snapshotTables(ctx context.Context, conn *pgx.Conn) ([]*snapshotTa
 	for _, t := range matching {
 		named[t.OID] = true
 	}
-	rows, err := conn.Query(ctx, publishedSQL(r.version), r.opts.Publication)
+	rows, err := conn.Query(ctx, publishedSQL(r.version, "true"), r.opts.Publication)
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,11 @@ var errEnded = errors.New("the server ended the stream")
 
 // stream reads the slot from r.state on, until ctx ends or the connection does.
 func (r *run) stream(ctx context.Context) error {
+	pending, err := parseAdditions(r.state.Position.Cursor)
+	if err != nil {
+		return refused("the cursor of %s can't be read (%w): run the version that wrote it, or start over with: %s", r.opts.Name, err, r.resetCommand())
+	}
+	r.out.position.Cursor = r.state.Position.Cursor
 	conn, err := r.openReplication(ctx)
 	if err != nil {
 		return err
@@ -41,11 +46,13 @@ func (r *run) stream(ctx context.Context) error {
 	}
 	status.hear(start, time.Now())
 	beat := &heartbeat{run: r}
-	s := &stream{run: r, wire: wire.Frontend, status: status, decoder: r.newDecoder(beat), beat: beat, every: r.markEvery(), marked: time.Now(), end: start}
+	added := newAdditions(r, pending)
+	s := &stream{run: r, wire: wire.Frontend, status: status, decoder: r.newDecoder(beat, added), beat: beat, every: r.markEvery(), marked: time.Now(), end: start}
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return status.run(ctx) })
 	group.Go(func() error { return beat.loop(ctx) })
+	group.Go(func() error { return added.loop(ctx) })
 	group.Go(func() error { return s.read(ctx) })
 	group.Go(func() error { // a read or a write that hangs ends with the rest
 		<-ctx.Done()
@@ -98,11 +105,12 @@ func (r *run) explainStart(err error) error {
 
 func (r *run) resetCommand() string { return "tributary snapshot --reset " + r.opts.Name }
 
-func (r *run) newDecoder(beat *heartbeat) *decoder {
+func (r *run) newDecoder(beat *heartbeat, added *additions) *decoder {
 	describer := &describer{query: r.query, catalog: r.catalog, patterns: r.patterns}
 	d := &decoder{
 		source: r.opts.Name, incarnation: r.out.position.Incarnation, partitions: r.opts.Partitions, stored: r.state.Last,
 		rowEncoder: r.newEncoder(), describe: describer.describe, put: r.out.event, heartbeat: beat.came, metrics: r.metrics,
+		own: added.came, touched: added.touched, emptied: added.emptied,
 	}
 	d.init()
 	return d
