@@ -62,6 +62,7 @@ func connect(ctx context.Context, env *environment, options ...nats.Option) (*na
 	options = append([]nats.Option{
 		nats.Name("tributary-" + env.owner),
 		nats.MaxReconnects(-1),
+		nats.IgnoreAuthErrorAbort(), // a user that is being changed must not end the connection for good
 		nats.ReconnectWait(100 * time.Millisecond),
 		nats.ReconnectJitter(100*time.Millisecond, 100*time.Millisecond),
 		nats.PingInterval(5 * time.Second),
