@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tributary-dev/tributary/internal/natsread"
 	"github.com/tributary-dev/tributary/pkg/actions"
 	"github.com/tributary-dev/tributary/pkg/deadletter"
 )
@@ -294,14 +293,28 @@ func checkSelection(names []string, f letterFilter, all bool) error {
 // letterWithin bounds what is done to one dead letter.
 const letterWithin = 15 * time.Second
 
-// eachLetter calls do with the named dead letters, or those that a filter selects, and goes on behind errors.
+// eachLetter calls do with the named dead letters, or those that a filter selects, and goes on behind errors: one that
+// can't be done keeps none of the others back.
 func (in *Invocation) eachLetter(d *deployment, names []string, f deadletter.Filter, do func(context.Context, deadletter.Entry) error) error {
+	const (
+		mostErrors = 20 // that are told; the rest would say no more
+		mostLate   = 3  // NATS does not do its work: the rest would take as long
+	)
 	var errs []error
+	untold, late := 0, 0
 	try := func(e deadletter.Entry) {
 		ctx, cancel := context.WithTimeout(in.Ctx, letterWithin)
 		defer cancel()
-		if err := do(ctx, e); err != nil {
+		err := do(ctx, e)
+		switch {
+		case err == nil:
+		case len(errs) < mostErrors || len(names) > 0:
 			errs = append(errs, fmt.Errorf("dead letter %d: %w", e.Sequence, err))
+		default:
+			untold++
+		}
+		if err != nil && ctx.Err() != nil {
+			late++
 		}
 	}
 	for _, name := range names {
@@ -315,18 +328,20 @@ func (in *Invocation) eachLetter(d *deployment, names []string, f deadletter.Fil
 		try(e)
 	}
 	if len(names) == 0 {
-		const tooMany = 20 // the rest would say no more
-		errs = append(errs, deadletter.Each(in.Ctx, d.JS, f, func(e deadletter.Entry) error {
+		err := deadletter.Each(in.Ctx, d.JS, f, func(e deadletter.Entry) error {
 			try(e)
 			if in.Ctx.Err() != nil {
 				return context.Cause(in.Ctx)
 			}
-			if len(errs) >= tooMany {
-				errs = append(errs, errors.New("too many errors"))
-				return natsread.ErrStop
+			if late >= mostLate {
+				return errors.New("too many dead letters took too long")
 			}
 			return nil
-		}))
+		})
+		if untold > 0 {
+			errs = append(errs, fmt.Errorf("and %d more", untold))
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

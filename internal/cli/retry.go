@@ -24,7 +24,7 @@ const retryHelp = `Only the action that failed is tried again, as a job with a n
 many ask for it; a jobrunner has to run. When it succeeds the dead letter goes, when it dies again a new one
 takes its place. What no request was ever rendered of (reasons condition, render) needs --rerender.
 
-With -o json: {dry_run, results{queued, under_way, succeeded, superseded, failed}, letters[{sequence,
+With -o json: {dry_run, results{queued, under_way, succeeded, superseded, gone, failed}, letters[{sequence,
 effect_key, result, error}]}. Exit status 1 if one failed to be queued.
 `
 
@@ -70,8 +70,10 @@ type retryResult struct {
 	Error     string       `json:"error,omitempty"`
 }
 
-// notQueued is the result of a dead letter that can't be tried again, or was not.
-const notQueued jobs.Retried = "failed"
+const (
+	notQueued jobs.Retried = "failed" // it can't be tried again, or was not
+	gone      jobs.Retried = "gone"   // it went between the list and the retry: it was tried again and succeeded, or removed
+)
 
 func (f *retryFlags) retry(in *Invocation, names []string, filter deadletter.Filter) error {
 	return in.work(func(d *deployment) error {
@@ -87,7 +89,10 @@ func (f *retryFlags) retry(in *Invocation, names []string, filter deadletter.Fil
 		counts := map[jobs.Retried]int{}
 		err := in.eachLetter(d, names, filter, func(ctx context.Context, e deadletter.Entry) error {
 			result, err := retrier.retry(ctx, d, e)
-			if err != nil {
+			switch {
+			case len(names) == 0 && errors.Is(err, deadletter.ErrNotFound):
+				result, err = gone, nil
+			case err != nil:
 				result = notQueued
 			}
 			counts[result]++
@@ -111,7 +116,7 @@ func (f *retryFlags) retry(in *Invocation, names []string, filter deadletter.Fil
 			}
 			return errors.Join(err, p.err)
 		}
-		for _, result := range []jobs.Retried{jobs.Queued, jobs.UnderWay, jobs.Succeeded, jobs.Superseded, notQueued} {
+		for _, result := range []jobs.Retried{jobs.Queued, jobs.UnderWay, jobs.Succeeded, jobs.Superseded, gone, notQueued} {
 			if n := counts[result]; n > 0 {
 				p.line("%5d  %s", n, retryText(result, f.DryRun))
 			}
@@ -130,6 +135,8 @@ func retryText(r jobs.Retried, dryRun bool) string {
 		return "succeeded meanwhile: it goes"
 	case jobs.Superseded:
 		return "superseded: it was tried again and died again, as another dead letter"
+	case gone:
+		return "gone meanwhile: nothing is left to do"
 	case notQueued:
 		return "not tried again"
 	default:
