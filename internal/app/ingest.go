@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
@@ -61,7 +62,12 @@ func runIngest(ctx context.Context, env *environment) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, source := range sources {
-		group.Go(func() error { return pipeline.Run(ctx, source, held("ingest."+source.Name())) })
+		read := func() error { return pipeline.Run(ctx, source, held("ingest."+source.Name())) }
+		if len(sources) > 1 {
+			group.Go(func() error { return besideOthers(ctx, env, source.Name(), read) })
+		} else {
+			group.Go(read)
+		}
 	}
 	if env.config.Ingest.Inbox {
 		inbox := ingest.NewInbox(road.js, ingest.InboxOptions{
@@ -80,6 +86,29 @@ func runIngest(ctx context.Context, env *environment) error {
 	group.Go(func() error { return inStreams.observe(ctx, road.js) })
 	env.watchNATS(ctx, group, road, "events are stored")
 	return group.Wait()
+}
+
+// besideOthers reads a source that must not end the others when it can't go on: it is tried again now and then, for whoever
+// does what it asks for.
+func besideOthers(ctx context.Context, env *environment, source string, read func() error) error {
+	const pause = 30 * time.Second
+	said := ""
+	for {
+		err := read()
+		if err == nil || ctx.Err() != nil {
+			return nil
+		}
+		env.ready.Set("source "+source, false, err.Error())
+		if text := err.Error(); text != said {
+			said = text
+			env.log.Error("the source can't be read; the others are", "source", source, "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
 }
 
 func pgSources(env *environment, road *road) ([]*pgcdc.Source, error) {
