@@ -14,6 +14,9 @@ const (
 	firstPause = 20 * time.Millisecond
 	mostPause  = time.Second
 	lookAgain  = 500 * time.Millisecond
+
+	// A pull for a pin is lost with its server, and nothing tells of it: there is no beat before there is a pin.
+	firstExpires = 2 * time.Second
 )
 
 // run holds the partition, again and again, until ctx ends; then it lets go of it in good order: what is under way
@@ -123,7 +126,7 @@ func (p *partition) acquire(ctx context.Context) (pin string, err error) {
 	defer func() { _ = sub.Unsubscribe() }() // errs where the connection is closed
 	defer p.setFirst(false)
 	for ctx.Err() == nil {
-		expires := pullExpires
+		expires := firstExpires
 		pinned, pending, err := c.state(ctx)
 		p.setFirst(err == nil && !pinned)
 		switch {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tributary-dev/tributary/internal/natskv"
 	"github.com/tributary-dev/tributary/pkg/dedupkv"
@@ -129,5 +130,22 @@ func TestEventsOfAStreamThatWasMadeAnewAreNotTakenForTheOldOnes(t *testing.T) {
 			close(release)
 			r.settled()
 		})
+	}
+}
+
+func TestFirstEventAfterARestartOfTheServerIsNotKeptWaiting(t *testing.T) {
+	r := newRig(t, 2, hook)
+	w := r.start("w1")
+	eventually(t, "both partitions wait for an event", func() bool {
+		s := w.Status()
+		return len(s.Partitions) == 2 && s.Partitions[0].Held && s.Partitions[1].Held
+	})
+	r.server.Restart(t)
+	eventually(t, "all are connected again", func() bool { return r.js.Conn().IsConnected() && w.conn.IsConnected() })
+	began := time.Now()
+	r.insert(keys(20, 20)...)
+	eventually(t, "all are done", func() bool { return r.sink.done() == 20 })
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("that took %v", took)
 	}
 }
