@@ -166,6 +166,7 @@ func TestFilesMayBeWrittenInManyWays(t *testing.T) {
 		"several servers":          "nats: {url: 'nats://a:4222, b, tls://c'}",
 		"a document that is begun": "---\nworker: {concurrency: 8}\n",
 		"line ends of Windows":     "worker:\r\n  concurrency: 8\r\njobs: {keep: 7d}\r\n",
+		"a byte order mark":        "\uFEFFworker: {concurrency: 8}\n",
 		"zero rewind":              "ingest: {rewind: 0s}",
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -26,6 +27,7 @@ type document struct {
 
 // decode reads text into c and gives every error that there is in it.
 func decode(c *Config, name string, text []byte) error {
+	text = bytes.TrimPrefix(text, []byte("\uFEFF")) // a mark that some editors write in front
 	d := &document{name: name, dir: filepath.Dir(name), lines: strings.Split(string(text), "\n"), anchors: map[string]ast.Node{}, origins: c.origins}
 	file, err := parser.ParseBytes(text, 0)
 	if err != nil {

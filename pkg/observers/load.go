@@ -88,7 +88,7 @@ type loader struct {
 
 // parse reads a file whose observers have other names than those of other files.
 func parse(env *expr.Env, name string, text []byte, others []*Observer) ([]*Observer, error) {
-	l := &loader{reader: reader{src: newSource(name, string(text))}, env: env}
+	l := &loader{reader: reader{src: newSource(name, strings.TrimPrefix(string(text), "\uFEFF"))}, env: env}
 	taken := make(map[string]string, len(others))
 	for _, o := range others {
 		taken[o.Name] = o.at

@@ -50,3 +50,7 @@ func TestErrorsShowThePlaceAndTheWayOut(t *testing.T) {
 		})
 	}
 }
+
+func TestByteOrderMarkInFrontIsNoKey(t *testing.T) {
+	parse(t, "\uFEFFobservers: []\n")
+}
