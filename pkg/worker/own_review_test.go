@@ -149,3 +149,33 @@ func TestFirstEventAfterARestartOfTheServerIsNotKeptWaiting(t *testing.T) {
 		t.Errorf("that took %v", took)
 	}
 }
+
+func TestEventsAboveOneThatHangsAreBounded(t *testing.T) {
+	const others, room, bound = 1000, 8, 32 * 8
+	r := newRig(t, 1, hook)
+	release := make(chan struct{})
+	r.sink.answer = func(ctx context.Context, c call) error {
+		if !strings.HasSuffix(c.key, "/hung") {
+			return nil
+		}
+		select {
+		case <-release:
+		case <-ctx.Done():
+		}
+		return nil
+	}
+	r.insert("hung")
+	r.insert(keys(others, 50)...)
+	w := r.start("w1", func(_ *worker.Parts, o *worker.Options) { o.MaxAckPending = room })
+	eventually(t, "there is no more room", func() bool {
+		s := w.Status()
+		return len(s.Partitions) == 1 && s.Partitions[0].Events >= bound
+	})
+	eventually(t, "what came is done", func() bool { return r.sink.done() == w.Status().Partitions[0].Events-1 })
+	if n := r.sink.done(); n > bound+room {
+		t.Errorf("%d events are in hand above one that hangs, want %d at most", n, bound+room)
+	}
+	close(release)
+	r.settled()
+	r.sink.once(t, others+1)
+}

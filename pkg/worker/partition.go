@@ -54,6 +54,7 @@ type partition struct {
 	running map[string]struct{} // the keys of effects that are begun
 	bytes   int                 // of events that are not settled
 	low     int                 // the session waits until no more bytes than this are left; -1: it does not
+	full    bool                // the session waits until fewer events are above their watermarks
 
 	wake chan struct{} // one place: bytes have gone, or the last effect has ended
 }
@@ -175,6 +176,7 @@ func (p *partition) enter(h *hold, e *entry, reply string) {
 	}
 	if e.settled {
 		p.ack(e)
+		e.strip()
 		p.advance(e)
 		return
 	}
@@ -233,6 +235,23 @@ func (p *partition) advance(e *entry) {
 		return
 	}
 	e.line.advance(p.forget)
+	if p.full && p.above() <= mostAbove*p.w.options.MaxAckPending/2 {
+		p.full = false
+		p.signal()
+	}
+}
+
+// mostAbove times MaxAckPending is how many events may be settled above one that is not. Each takes some hundred bytes
+// here, and a look at its record when the partition changes hands.
+const mostAbove = 32
+
+// above is how many events of this hold are above their watermarks.
+func (p *partition) above() int {
+	n := 0
+	for _, l := range p.lines {
+		n += l.open.len()
+	}
+	return n
 }
 
 var (
@@ -307,9 +326,14 @@ func (p *partition) close(e *entry) {
 		p.free(len(e.data))
 	}
 	e.settled = true
-	e.data, e.event, e.effects = nil, nil, nil
 	p.ack(e)
+	e.strip()
 	p.advance(e)
+}
+
+// strip gives up what a settled event needs no more: it may wait for long for one before it.
+func (e *entry) strip() {
+	e.reply, e.subject, e.data, e.address, e.event, e.effects = "", "", nil, events.Address{}, nil, nil
 }
 
 // leave lets nothing begin any more.
@@ -334,7 +358,10 @@ func (p *partition) room(crowded bool) (bytes int, empty bool) {
 	defer p.mu.Unlock()
 	bound := p.w.options.PartitionBytes
 	bytes = bound - p.bytes
+	p.full = p.above() >= mostAbove*p.w.options.MaxAckPending
 	switch {
+	case p.full:
+		bytes = 0
 	case crowded && p.bytes > 0:
 		p.low = 0
 	case bytes < bound/4:
