@@ -9,7 +9,7 @@ TOOL     = $(GO) tool -modfile=tools/go.mod
 UNITS = $$($(GO) list ./... | grep -v -E '/test/(e2e|chaos|bench|metrics|compose)$$')
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race e2e chaos bench elasticsearch lint fmt generate fresh verify dev clean
+.PHONY: help build test race e2e chaos bench elasticsearch lint fmt generate fresh verify demo dev clean
 
 help: ## this text
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -52,6 +52,10 @@ fresh: ## fail if generated files are not as the sources have them
 	if [ "$$before" != "$$after" ]; then echo "generated files were stale; commit what make generate wrote"; exit 1; fi
 
 verify: lint fresh test ## what a commit must pass
+
+demo: ## a small shop: rows become webhooks, retries, a dead letter, search hits; Ctrl-C ends it
+	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/tributary
+	@bin/tributary dev --demo
 
 dev: ## everything in one process
 	$(GO) run -ldflags '$(LDFLAGS)' ./cmd/tributary dev

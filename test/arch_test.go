@@ -78,6 +78,7 @@ var imports = map[string][]string{
 	// The leaves.
 	"internal/config":         {"pkg/events"},
 	"internal/dev/natsserver": {},
+	"internal/demo":           {},
 	"internal/lease":          {"internal/natskv"},
 	"internal/natskv":         {},
 	"internal/natsread":       {},

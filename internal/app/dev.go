@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tributary-dev/tributary/internal/config"
+	"github.com/tributary-dev/tributary/internal/demo"
 	"github.com/tributary-dev/tributary/internal/dev/natsserver"
 	"github.com/tributary-dev/tributary/internal/postgres"
 	"github.com/tributary-dev/tributary/pkg/pgcdc"
@@ -22,6 +23,7 @@ type devOptions struct {
 	Dir      string
 	NATSPort int
 	Postgres string // a database to read instead of the configuration's
+	Demo     bool   // with a shop in the database, and receivers of its webhooks
 }
 
 // development is one run of `tributary dev`: what it started, to be undone in reverse.
@@ -29,27 +31,63 @@ type development struct {
 	opts   devOptions
 	env    *environment
 	stdout io.Writer
-	undo   []func()
+	board  *board // on stdout
+	began  time.Time
+	demo   *exhibition // nil without --demo
+	undo   []ending
 }
+
+// ending is something to undo at the end.
+type ending struct {
+	what string // for the log, where it fails
+	do   func(context.Context) error
+}
+
+// undoWithin bounds each ending; PostgreSQL's last checkpoint takes longest.
+const undoWithin = 15 * time.Second
 
 // runDev runs everything in this process until ctx ends.
 func runDev(ctx context.Context, cfg config.Config, opts devOptions, p Program) (err error) {
-	env, err := newEnvironment("dev", cfg, p.Stderr)
-	if err != nil {
+	steps := []func(*development, context.Context) error{(*development).makeDir, (*development).startNATS, (*development).findDatabase}
+	if opts.Demo {
+		if err := prepareDemo(&cfg, opts); err != nil {
+			return err
+		}
+		steps = append(steps, (*development).openShop)
+	}
+	d := &development{opts: opts, stdout: p.Stdout, board: newBoard(p.Stdout), began: time.Now()}
+	if d.env, err = newEnvironment("dev", cfg, d.board.log(p.Stderr)); err != nil {
 		return err
 	}
-	d := &development{opts: opts, stdout: p.Stdout, env: env}
-	defer func() {
-		for i := len(d.undo) - 1; i >= 0; i-- {
-			d.undo[i]()
-		}
-	}()
-	for _, step := range []func(context.Context) error{d.makeDir, d.startNATS, d.findDatabase} {
-		if err := step(ctx); err != nil {
+	defer d.end(ctx)
+	for _, step := range steps {
+		if err := step(d, ctx); err != nil {
 			return unlessEnded(ctx, err)
 		}
 	}
 	return d.serve(ctx)
+}
+
+// atEnd has something undone at the end of the run, before all that was done earlier.
+func (d *development) atEnd(what string, do func(context.Context) error) {
+	d.undo = append(d.undo, ending{what, do})
+}
+
+func (d *development) end(ctx context.Context) {
+	ctx = context.WithoutCancel(ctx)
+	clean := true
+	for i := len(d.undo) - 1; i >= 0; i-- {
+		ending := d.undo[i]
+		within, cancel := context.WithTimeout(ctx, undoWithin)
+		if err := ending.do(within); err != nil {
+			clean = false
+			d.env.log.Error(ending.what, "err", err)
+		}
+		cancel()
+	}
+	if d.demo != nil && clean {
+		d.say("Nothing is left behind.")
+	}
 }
 
 // makeDir finds the folder of all state; without --dir it is temporary.
@@ -60,11 +98,7 @@ func (d *development) makeDir(context.Context) error {
 			return fmt.Errorf("make a folder for the state: %w", err)
 		}
 		d.env.config.StateDir = dir
-		d.undo = append(d.undo, func() {
-			if err := os.RemoveAll(dir); err != nil {
-				d.env.log.Warn("remove the temporary state", "err", err)
-			}
-		})
+		d.atEnd("the temporary state stays", func(context.Context) error { return os.RemoveAll(dir) })
 		return nil
 	}
 	dir, err := filepath.Abs(d.opts.Dir)
@@ -97,7 +131,7 @@ func (d *development) startNATS(context.Context) error {
 	case err != nil:
 		return fmt.Errorf("start NATS: %w", err)
 	}
-	d.undo = append(d.undo, server.Shutdown)
+	d.atEnd("NATS", func(context.Context) error { server.Shutdown(); return nil })
 	d.env.config.NATS.URL = server.URL()
 	d.say("NATS        %s", server.URL())
 	return nil
@@ -111,20 +145,18 @@ func (d *development) findDatabase(ctx context.Context) error {
 	}
 	switch {
 	case d.opts.Postgres != "":
-		cfg.Sources = []config.Source{devSource(d.opts.Postgres)}
+		cfg.Sources = []config.Source{d.source(d.opts.Postgres)}
 	case len(cfg.Sources) == 0:
-		server, err := postgres.Start(ctx, postgres.Options{Dir: filepath.Join(cfg.StateDir, "postgres"), NoSync: d.temporary()})
+		server, err := postgres.Start(ctx, postgres.Options{
+			Dir: filepath.Join(cfg.StateDir, "postgres"), NoSync: d.temporary(),
+			// A commit is decoded once it is flushed: at once, and not when the WAL writer comes by.
+			Settings: map[string]string{"synchronous_commit": "on"},
+		})
 		if err != nil {
 			return fmt.Errorf("start PostgreSQL: %w", err)
 		}
-		d.undo = append(d.undo, func() {
-			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
-			defer cancel()
-			if err := server.Stop(stop); err != nil {
-				d.env.log.Warn("stop PostgreSQL", "err", err)
-			}
-		})
-		source := devSource(server.URL("postgres"))
+		d.atEnd("PostgreSQL did not stop in order", server.Stop)
+		source := d.source(server.URL("postgres"))
 		source.Tables = []string{"*.*"}
 		// All that is ever made in this database is to be read, from its first row on.
 		if err := pgcdc.PublishAll(ctx, server.URL("postgres"), source.Publication); err != nil {
@@ -145,11 +177,15 @@ func (d *development) findDatabase(ctx context.Context) error {
 	return nil
 }
 
-// devSource is the source of a database that no configuration describes.
-func devSource(url string) config.Source {
+// source is the source of a database that no configuration describes.
+func (d *development) source(url string) config.Source {
+	name := "dev"
+	if d.opts.Demo {
+		name = demo.Source
+	}
 	return config.Source{
-		Name: "dev", Postgres: config.NewSecret(url), Tables: []string{"public.*"}, Slot: "tributary_dev",
-		Publication: "tributary_dev", Snapshot: true, Heartbeat: 10 * time.Second,
+		Name: name, Postgres: config.NewSecret(url), Tables: []string{"public.*"}, Slot: "tributary_" + name,
+		Publication: "tributary_" + name, Snapshot: true, Heartbeat: 10 * time.Second,
 	}
 }
 
@@ -168,12 +204,8 @@ func (d *development) leaveNoSlot(ctx context.Context, s config.Source) error {
 		return fmt.Errorf("source %s: the slot %s exists already, so something else reads with it; "+
 			"run with the --dir that goes with it, or set sources[].slot to another name", s.Name, s.Slot)
 	}
-	d.undo = append(d.undo, func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer cancel()
-		if err := pgcdc.Leave(ctx, url, s.Slot, s.Publication); err != nil {
-			d.env.log.Warn("the slot stays; PostgreSQL keeps WAL until it is dropped", "slot", s.Slot, "err", err)
-		}
+	d.atEnd("the slot "+s.Slot+" stays, and PostgreSQL keeps WAL until it is dropped", func(ctx context.Context) error {
+		return pgcdc.Leave(ctx, url, s.Slot, s.Publication)
 	})
 	return nil
 }
@@ -194,7 +226,13 @@ func (d *development) serve(ctx context.Context) error {
 			return nil
 		})
 	}
-	group.Go(func() error { return liveLines(ctx, d.stdout, d.env) })
+	if d.demo == nil {
+		group.Go(func() error { return liveLines(ctx, d.stdout, d.env) })
+		return group.Wait()
+	}
+	group.Go(func() error { return d.demo.sell(ctx, d.env) })
+	group.Go(func() error { return d.demo.run(ctx, d.env) })
+	defer d.demo.sumUp()
 	return group.Wait()
 }
 

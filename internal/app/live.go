@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
@@ -43,25 +42,26 @@ type flow struct {
 }
 
 func readFlow(families []*dto.MetricFamily) flow {
+	const outcome = "outcome"
 	return flow{
-		stored:   total(families, "tributary_ingest_published_total", ""),
-		done:     total(families, "tributary_worker_effects_total", "done") + total(families, "tributary_jobs_executions_total", "done"),
-		inFlight: total(families, "tributary_worker_in_flight", ""),
-		jobs:     total(families, "tributary_jobs_executions_total", ""),
-		waiting:  total(families, "tributary_jobs_waiting", ""),
-		dead:     total(families, "tributary_worker_dead_total", "") + total(families, "tributary_jobs_dead_total", ""),
+		stored:   total(families, "tributary_ingest_published_total", "", ""),
+		done:     total(families, "tributary_worker_effects_total", outcome, "done") + total(families, "tributary_jobs_executions_total", outcome, "done"),
+		inFlight: total(families, "tributary_worker_in_flight", "", "") + total(families, "tributary_jobs_running", "", ""),
+		jobs:     total(families, "tributary_jobs_executions_total", "", ""),
+		waiting:  total(families, "tributary_stream_messages", "stream", "JOBS"),
+		dead:     total(families, "tributary_worker_effects_total", outcome, "dead") + total(families, "tributary_jobs_dead_total", "", ""),
 	}
 }
 
-// total sums a metric over its labels; over those alone with the given value, where it is not empty.
-func total(families []*dto.MetricFamily, name, label string) float64 {
+// total sums a metric over its labels; over those alone where one has the given value, if it is named.
+func total(families []*dto.MetricFamily, name, label, value string) float64 {
 	sum := 0.0
 	for _, family := range families {
 		if family.GetName() != name {
 			continue
 		}
 		for _, m := range family.GetMetric() {
-			if label == "" || hasLabel(m, label) {
+			if label == "" || hasLabel(m, label, value) {
 				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
 			}
 		}
@@ -69,9 +69,9 @@ func total(families []*dto.MetricFamily, name, label string) float64 {
 	return sum
 }
 
-func hasLabel(m *dto.Metric, value string) bool {
+func hasLabel(m *dto.Metric, label, value string) bool {
 	for _, pair := range m.GetLabel() {
-		if strings.EqualFold(pair.GetValue(), value) {
+		if pair.GetName() == label && pair.GetValue() == value {
 			return true
 		}
 	}

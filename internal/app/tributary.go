@@ -36,6 +36,7 @@ type devCommand struct {
 	Dir      string `help:"Keep all state in this folder over restarts; without it state is temporary." type:"path" placeholder:"DIR"`
 	NATSPort int    `name:"nats-port" help:"Port of the embedded NATS server; 0 takes a free one." default:"4222" placeholder:"N"`
 	Postgres string `help:"Read this database, instead of the configuration's sources or one of its own." placeholder:"URL"`
+	Demo     bool   `help:"Show it with a small shop: rows become webhooks, retries and a dead letter. Everything is temporary, in an empty database."`
 }
 
 // Help is shown below the flags.
@@ -45,6 +46,7 @@ TRIBUTARY_WORKER_CONCURRENCY=8. Without sources, a PostgreSQL server of its own 
 
 Examples:
   tributary dev
+  tributary dev --demo
   tributary dev --postgres postgres://localhost/shop --observers observers.yaml
   tributary dev --config tributary.yaml --dir .tributary --nats-port 4333`
 }

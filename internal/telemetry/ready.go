@@ -53,6 +53,8 @@ func (r *Ready) Set(name string, ok bool, why string) {
 	r.mu.Unlock()
 	switch {
 	case !changed:
+	case !ok && !found: // it has to begin somehow
+		r.log.Debug("condition does not hold yet", "condition", name, "why", why)
 	case ok:
 		r.log.Info("condition holds", "condition", name, "why", why)
 	default:

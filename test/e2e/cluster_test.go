@@ -13,12 +13,14 @@ var (
 	ingests    = []string{"ingest-1", "ingest-2"}
 	workers    = []string{"worker-1", "worker-2", "worker-3"}
 	jobRunners = []string{"jobrunner-1", "jobrunner-2"}
+	indexers   = []string{"indexer-1"}
 )
 
 func TestClusterLosesNothingOverKills(t *testing.T) {
 	s := harness.New(t, harness.Options{Cluster: true})
 	s.Receiver.Fail(0.1)
-	for _, names := range [][]string{ingests, workers, jobRunners} {
+	services := [][]string{ingests, workers, jobRunners, indexers}
+	for _, names := range services {
 		s.Start(names...)
 	}
 	s.WaitForLeader()
@@ -62,7 +64,10 @@ func TestClusterLosesNothingOverKills(t *testing.T) {
 	if effects > 2*harness.Concurrency {
 		t.Errorf("%d effects were repeated: more than were in doubt", effects)
 	}
-	for _, names := range [][]string{ingests, workers, jobRunners} {
+	harness.Eventually(t, time.Minute, "every event is indexed", func() bool {
+		return s.Metric(indexers[0], "tributary_indexer_indexed_total") >= float64(changes)
+	})
+	for _, names := range services {
 		for _, name := range names {
 			if !s.Process(name).Running() {
 				t.Errorf("%s has ended", name)

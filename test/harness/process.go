@@ -24,6 +24,20 @@ type Process struct {
 	err  error
 }
 
+// Run starts one of the project's programs by itself, outside of a System: in a folder of its own, which also has its log.
+// It is killed at the end of the test, if it runs then.
+func Run(t testing.TB, program string, environ []string, args ...string) *Process {
+	t.Helper()
+	p := start(t, t.TempDir(), program, Binary(t, program), environ, args...)
+	t.Cleanup(func() {
+		p.Kill()
+		if t.Failed() {
+			t.Logf("--- the last lines of %s:\n%s", program, p.Tail(40))
+		}
+	})
+	return p
+}
+
 func start(t testing.TB, dir, name, binary string, env []string, args ...string) *Process {
 	t.Helper()
 	p := &Process{Name: name, log: filepath.Join(dir, name+".log"), done: make(chan struct{})}
