@@ -29,6 +29,12 @@ type Message struct {
 	Stored   time.Time
 }
 
+// A row whose clock says another year belongs to the month in which it was stored: indices are known by their names.
+const (
+	firstYear = 1000
+	lastYear  = 2999
+)
+
 // NewDocument makes the document of an event. It errors with events.ErrInvalid where the message is none. A row belongs
 // to the month of its own time, an application's event to the one in which it was stored: its time may be anything.
 func NewDocument(m Message) (Document, error) {
@@ -41,7 +47,7 @@ func NewDocument(m Message) (Document, error) {
 		return Document{}, err
 	}
 	own := event.Time
-	if address.FromApplication() || own.IsZero() {
+	if address.FromApplication() || own.Year() < firstYear || own.Year() > lastYear {
 		own = m.Stored
 	}
 	d := Document{ID: address.EffectID(event), Month: MonthOf(own)}

@@ -178,11 +178,14 @@ func TestObjectsThatAnIndexCannotTakeAreLeftOut(t *testing.T) {
 func TestMonthIsOfTheRowAndOfTheStoringOfOthers(t *testing.T) {
 	late := indextest.Row(1, events.OpInsert, "", `{"id":1}`)
 	late.Stored = stored()
+	mad := late
+	mad.Data = bytes.ReplaceAll(mad.Data, []byte(`"time":"2026`), []byte(`"time":"8026`))
 	for name, c := range map[string]struct {
 		message indexer.Message
 		want    string
 	}{
 		"a row that is stored a month later":            {late, "2026.11"},
+		"a row whose clock is mad":                      {mad, "2026.12"},
 		"an application's event with a time of its own": {indextest.Published(t, 1, stored(), `{"specversion":"1.0","id":"x","source":"/web","type":"t","time":"1999-01-01T00:00:00Z"}`), "2026.12"},
 	} {
 		if d, _ := document(t, c.message); d.Month != c.want {

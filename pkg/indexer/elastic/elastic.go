@@ -102,7 +102,9 @@ func (x *Index) Close() { x.http.CloseIdleConnections() }
 // indexOf names the index of a month.
 func (x *Index) indexOf(month string) string { return x.options.Prefix + "-" + month }
 
-func (x *Index) every() []string { return []string{x.options.Prefix + "-*"} }
+// every names the indices of all months. The digit keeps those out whose prefix begins with ours, such as
+// tributary-events-eu.
+func (x *Index) every() []string { return []string{x.options.Prefix + "-1*", x.options.Prefix + "-2*"} }
 
 // request is one of esapi's.
 type request interface {

@@ -107,6 +107,27 @@ func TestTheTemplateIsAsTheGoldenFileHasIt(t *testing.T) {
 	}
 }
 
+func TestIndicesOfALongerPrefixAreOthers(t *testing.T) {
+	url := elasticsearch.URL(t)
+	x := open(t, elastic.Options{URL: url})
+	if _, err := x.Write(t.Context(), indextest.Documents(t, indextest.Row(1, events.OpInsert, "", `{"id":1}`))); err != nil {
+		t.Fatal(err)
+	}
+	name := indexOf(t, url)
+	longer := strings.Replace(name, "-2026.11", "-eu-2026.11", 1)
+	call(t, http.MethodPut, url+"/"+longer+"/_doc/1?refresh=true", `{"id":"1"}`)
+	t.Cleanup(func() { call(t, http.MethodDelete, url+"/"+longer, "") })
+	if got := documents(t, x, url); got != 1 {
+		t.Errorf("%d documents are told of, want 1", got)
+	}
+	if got := monthsOf(t, x); len(got) != 1 {
+		t.Errorf("the months are %v", got)
+	}
+	if got := call(t, http.MethodGet, url+"/"+longer+"/_mapping", ""); strings.Contains(got, "flattened") {
+		t.Errorf("the other index has our mapping: %s", got)
+	}
+}
+
 func TestATemplateOfOthersStays(t *testing.T) {
 	url := elasticsearch.URL(t)
 	for name, c := range map[string]struct {
