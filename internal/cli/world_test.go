@@ -285,7 +285,7 @@ var (
 	iso    = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`)
 	lags   = regexp.MustCompile(`(streaming +\S+ +)\d+(ms|s)\n`)
 	marks  = regexp.MustCompile(`(KV_dedup +)[1-9]`) // of partitions, which come when the first ones are saved
-	worked = regexp.MustCompile(`: done\n`)       // after a mark was saved a claim forgets who had it
+	worked = regexp.MustCompile(`: done\n`)          // after a mark was saved a claim forgets who had it
 	short1 = regexp.MustCompile(`\b[0-9a-f]{16}\b`)
 )
 

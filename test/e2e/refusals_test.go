@@ -42,7 +42,7 @@ func TestWhatIsBadIsSaidOnce(t *testing.T) {
 				s.Start("ingest")
 				s.WaitForLeader()
 				s.Stop("ingest")
-				s.Exec(`SELECT pg_drop_replication_slot('tributary_shop')`)
+				s.DropSlot()
 			},
 			status: 1, says: []string{"tributary_shop", "snapshot --reset"},
 		},

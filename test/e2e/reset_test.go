@@ -24,7 +24,7 @@ func TestALostSlotIsRefusedUntilTheSourceIsReset(t *testing.T) {
 	s.WaitForLeader()
 	s.WaitForEvents(2, 30*time.Second)
 	s.Stop("ingest")
-	s.Exec(`SELECT pg_drop_replication_slot('tributary_shop')`)
+	s.DropSlot()
 
 	refused := s.StartWith("ingest")
 	if status := refused.ExitCode(20 * time.Second); status != 1 || !strings.Contains(refused.Tail(4), "tributary snapshot --reset shop") {

@@ -142,3 +142,12 @@ func (s *System) WaitForDone(n int, most time.Duration) {
 	s.t.Helper()
 	Eventually(s.t, most, "every effect is done or dead", func() bool { return s.Receiver.Done()+s.CountDeadLetters() >= n })
 }
+
+// DropSlot drops the slot of shop, once the server has noticed that nobody reads it any more.
+func (s *System) DropSlot() {
+	s.t.Helper()
+	Eventually(s.t, 10*time.Second, "the slot is dropped", func() bool {
+		tag, err := s.DB.Exec(context.Background(), `SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = 'tributary_shop' AND NOT active`)
+		return err == nil && tag.RowsAffected() == 1
+	})
+}
