@@ -255,3 +255,60 @@ func TestALaterSessionDoesNotWaitForAMirrorThatIsAway(t *testing.T) {
 		t.Errorf("the next session begins with %+v", state)
 	}
 }
+
+// outside is the connection of one who sets positions by hand.
+func (w *world) outside(t *testing.T) (*nats.Conn, jetstream.Stream) {
+	t.Helper()
+	stream, err := w.js.Stream(t.Context(), events.StreamEvents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w.server.Conn(t), stream
+}
+
+func TestResetOfAStreamThatLostItsPositionsCountsOnFromTheMirror(t *testing.T) {
+	w := newWorld(t, natstest.Start(t))
+	nc, stream := w.outside(t)
+	if _, err := ingest.Reset(t.Context(), nc, stream, "shop", "ann", ingest.Position{}); err == nil {
+		t.Error("a source that was never set up was reset")
+	}
+	known := streaming(11)
+	known.Epoch, known.Incarnation = 41, 6
+	reset, err := ingest.Reset(t.Context(), nc, stream, "shop", "ann", known)
+	if err != nil || reset.Incarnation != 7 || reset.Epoch != 42 || reset.Phase != ingest.PhaseSetup {
+		t.Errorf("got %+v, %v", reset, err)
+	}
+}
+
+func TestAPlaceBeforeTheEndOfTheStreamIsRefused(t *testing.T) {
+	w, source := newWorld(t, natstest.Start(t)), newScript()
+	w.lead(t, source)
+	s := <-source.sessions
+	s.put(t, streaming(11), 0)
+	s.put(t, ingest.Position{}, 100)
+	nc, stream := w.outside(t)
+	place := func(commit, end events.LSN, incarnation uint64, phase ingest.Phase) error {
+		p := streaming(end)
+		p.CommitLSN, p.Index, p.Incarnation, p.Phase = commit, 1, incarnation, phase
+		_, err := ingest.Place(t.Context(), nc, stream, "shop", "ann", ingest.Position{}, p)
+		return err
+	}
+	for name, err := range map[string]error{
+		"an earlier commit":      place(99, 200, 1, ingest.PhaseStreaming),
+		"an earlier end":         place(100, 100, 1, ingest.PhaseStreaming),
+		"an earlier incarnation": place(300, 301, 0, ingest.PhaseStreaming),
+		"within a snapshot":      place(300, 301, 1, ingest.PhaseSnapshot),
+	} {
+		if err == nil {
+			t.Errorf("%s was set", name)
+		}
+	}
+	s.put(t, ingest.Position{}, 200) // the leader was not disturbed
+	if err := place(300, 301, 1, ingest.PhaseStreaming); err != nil {
+		t.Fatal(err)
+	}
+	w.lead(t, source)
+	if state := (<-source.sessions).state; state.Last.Commit != 300 || state.Through != 301 {
+		t.Errorf("the next leader begins with %+v", state)
+	}
+}
