@@ -137,8 +137,10 @@ func TestNoValueIsOlderThanItsTTL(t *testing.T) {
 	var time1 clock
 	c := start(t, server, cachekv.Options{Now: time1.now})
 	set(t, c, "a", "1", 10*time.Second)
-	if !has(t, c, "a", "1") || !has(t, c, "a", "1") {
-		t.Fatal("the value is not there")
+	for range 2 { // from the bucket, and from the near cache
+		if !has(t, c, "a", "1") {
+			t.Fatal("the value is not there")
+		}
 	}
 	time1.advance(10*time.Second + time.Millisecond)
 	if has(t, c, "a", "1") {
