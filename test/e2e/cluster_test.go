@@ -38,10 +38,11 @@ func TestClusterLosesNothingOverKills(t *testing.T) {
 	for i, victim := range victims {
 		load := s.Write(3000, 8, 500, uint64(i))
 		s.WaitForEvents(changes+500, time.Minute)
-		name := victim.find()
-		if name == "" {
-			t.Fatalf("%s: there is none", victim.what)
-		}
+		name := ""
+		harness.Eventually(t, time.Minute, "there is "+victim.what, func() bool {
+			name = victim.find()
+			return name != ""
+		})
 		s.Kill(name)
 		before := s.Receiver.Done()
 		killed := time.Now()
