@@ -144,6 +144,8 @@ func (f *fence) claim(ctx context.Context, mayFollow func(Position) bool) error 
 	}
 }
 
+const positionVersion = 1
+
 // errCorrupt marks a position or event of ours in EVENTS that can't be read.
 var errCorrupt = errors.New("corrupt")
 
@@ -215,7 +217,7 @@ func (f *fence) readLast(ctx context.Context, subject string) error {
 func (f *fence) lastPosition(ctx context.Context) (Position, uint64, error) {
 	msg, err := f.getLast(ctx, events.PositionSubject(f.source))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return Position{V: 1}, 0, nil
+		return Position{V: positionVersion}, 0, nil
 	}
 	if err != nil {
 		return Position{}, 0, fmt.Errorf("read the position of %s: %w", f.source, err)
@@ -223,6 +225,10 @@ func (f *fence) lastPosition(ctx context.Context) (Position, uint64, error) {
 	var p Position
 	if err := json.Unmarshal(msg.Data, &p); err != nil {
 		return Position{}, 0, fmt.Errorf("%w: message %d of EVENTS, a position of %s: %w", errCorrupt, msg.Sequence, f.source, err)
+	}
+	if p.V != positionVersion {
+		return Position{}, 0, fmt.Errorf("%w: message %d of EVENTS, a position of %s, has version %d, which another version of this program wrote",
+			errCorrupt, msg.Sequence, f.source, p.V)
 	}
 	return p, msg.Sequence, nil
 }
@@ -245,7 +251,7 @@ func (f *fence) publishPosition(ctx context.Context, p Position, expected uint64
 }
 
 func (f *fence) encodePosition(p Position) ([]byte, error) {
-	p.V, p.Leader, p.Time = 1, f.leader, time.Now().UTC()
+	p.V, p.Leader, p.Time = positionVersion, f.leader, time.Now().UTC()
 	data, err := json.Marshal(p)
 	if err != nil {
 		return nil, fmt.Errorf("encode the position of %s: %w", f.source, err)

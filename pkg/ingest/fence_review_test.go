@@ -3,7 +3,10 @@ package ingest_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
+
+	natsserver "github.com/nats-io/nats-server/v2/server"
 
 	"github.com/tributary-dev/tributary/internal/natstest"
 	"github.com/tributary-dev/tributary/pkg/events"
@@ -148,4 +151,33 @@ func TestLossOfTheTailIsSeenOnAnUnbrokenConnection(t *testing.T) {
 	close(more)
 	w.waitFor(t, 9)
 	w.verify(t, 9)
+}
+
+// A position of INBOX is all that says which of its messages are stored.
+func TestMarkStaysWithALargeEvent(t *testing.T) {
+	server := natstest.Start(t, func(o *natsserver.Options) { o.MaxPayload = 16 << 20 })
+	w := newWorld(t, server)
+	w.lead(t, &scripted{script: func(ctx context.Context, state ingest.State, feed *ingest.Feed) error {
+		batch := feed.Batch()
+		item := message(batch, 0x500)
+		item.Data = append(item.Data, strings.Repeat(" ", ingest.MaxBatchBytes)...)
+		batch.Items = append(batch.Items, item, begin(state))
+		return feed.Put(ctx, batch)
+	}})
+	w.waitFor(t, 1)
+	stream, err := w.js.Stream(t.Context(), events.StreamEvents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	event, err := stream.GetLastMsgForSubject(t.Context(), events.EventsOfSource("shop"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	position, err := stream.GetMsg(t.Context(), event.Sequence+1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if batch := event.Header.Get("Nats-Batch-Id"); batch == "" || position.Header.Get("Nats-Batch-Id") != batch {
+		t.Errorf("the event came in batch %q, and the position behind it in %q", batch, position.Header.Get("Nats-Batch-Id"))
+	}
 }

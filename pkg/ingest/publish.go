@@ -66,7 +66,8 @@ func (f *fence) store(ctx context.Context, batches []*Batch) error {
 			}
 		}
 		for i := range b.Items {
-			if len(g.items) >= MaxBatchItems || g.bytes > MaxBatchBytes { // a batch larger than one step
+			full := len(g.items) >= MaxBatchItems || g.bytes > MaxBatchBytes // a batch larger than one step
+			if full && b.Items[i].Mark == nil {                              // a mark stays with what it speaks of
 				if err := flush(); err != nil {
 					return err
 				}
