@@ -71,11 +71,12 @@ func TestDoReachesSubscribersWhereNoStreamListens(t *testing.T) {
 	server := natstest.Start(t)
 	js := server.JetStream(t)
 	action := nats.New(js)
-	subscription, err := server.Conn(t).SubscribeSync("plain.>")
+	subscriber := server.Conn(t)
+	subscription, err := subscriber.SubscribeSync("plain.>")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := js.Conn().Flush(); err != nil {
+	if err := subscriber.Flush(); err != nil {
 		t.Fatal(err)
 	}
 	for _, subject := range []string{"plain.a", "nobody.is.there"} {
