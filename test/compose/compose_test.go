@@ -260,6 +260,34 @@ func TestImageHoldsEveryProgram(t *testing.T) {
 	}
 }
 
+func TestImageAndCompositionAgreeOnPlaces(t *testing.T) {
+	dockerfile, err := os.ReadFile(filepath.Join(root, "Dockerfile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	place := func(variable string) string {
+		found := regexp.MustCompile(variable + `=(\S+)`).FindStringSubmatch(string(dockerfile))
+		if found == nil {
+			t.Fatalf("the Dockerfile does not set %s", variable)
+		}
+		return found[1]
+	}
+	config, state := place("TRIBUTARY_CONFIG"), place("TRIBUTARY_STATE_DIR")
+	for name, service := range programs(project(t)) {
+		mounted := func(v types.ServiceVolumeConfig) bool { return v.Target == config }
+		if !slices.ContainsFunc(service.Volumes, mounted) {
+			t.Errorf("%s: nothing is mounted at %s, where the image looks for the configuration", name, config)
+		}
+		writable := func(tmpfs string) bool { return strings.HasPrefix(tmpfs, state+":uid=65532,") } // distroless's nonroot
+		if service.ReadOnly && !slices.ContainsFunc(service.Tmpfs, writable) {
+			t.Errorf("%s can't write its address to %s", name, state)
+		}
+		if service.User != "" || !strings.Contains(string(dockerfile), "\nUSER nonroot:nonroot\n") {
+			t.Errorf("%s does not run as nonroot", name)
+		}
+	}
+}
+
 func TestWhatTheImageLeavesOutIsNotBuilt(t *testing.T) {
 	ignored, err := os.ReadFile(filepath.Join(root, ".dockerignore"))
 	if err != nil {
