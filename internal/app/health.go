@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tributary-dev/tributary/pkg/events"
@@ -42,10 +43,31 @@ func (r *road) answers(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
-	if _, err := r.js.Stream(ctx, events.StreamEvents); err != nil {
+	stream, err := r.js.Stream(ctx, events.StreamEvents)
+	if err != nil {
 		return fmt.Errorf("the stream EVENTS does not answer: %w", err)
 	}
+	if heard, all := replicas(stream.CachedInfo().Cluster); 2*heard <= all {
+		return fmt.Errorf("the stream EVENTS does not answer: its leader hears %d of %d replicas", heard, all)
+	}
 	return nil
+}
+
+// replicas counts those that the leader has lately heard of, itself among them: one that is cut off from the others goes on
+// to tell of itself as the leader, and can store nothing.
+func replicas(cluster *jetstream.ClusterInfo) (heard, all int) {
+	const silence = 5 * time.Second // they exchange heartbeats each second
+	heard, all = 1, 1
+	if cluster == nil {
+		return heard, all
+	}
+	for _, replica := range cluster.Replicas {
+		all++
+		if !replica.Offline && replica.Active < silence {
+			heard++
+		}
+	}
+	return heard, all
 }
 
 // watchPartitions keeps a worker's readiness: it holds its partitions, or the others hold all of them.

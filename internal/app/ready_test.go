@@ -150,13 +150,21 @@ func TestWorkerIsReadyWhileItHoldsOrSharesPartitions(t *testing.T) {
 
 func TestServiceIsNotReadyWhileTheStreamHasNoLeader(t *testing.T) {
 	servers := natstest.Cluster(t, 3)
-	config := "nats: {url: \"" + servers[0].URL() + "\", replicas: 3}\n"
-	jobs := run(t, "jobrunner", app.JobRunner, config)
+	jobs := run(t, "jobrunner", app.JobRunner, "nats: {url: \""+servers.URL()+"\", replicas: 3}\n")
 	jobs.waitUntil(true, "nats", "jobs run")
-	servers[1].Stop()
-	servers[2].Stop()
+	stream, err := servers.JetStream(t).Stream(t.Context(), events.StreamEvents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The leader goes, and one more, so that nobody can follow it: servers are called n1, n2 and n3.
+	leader := int(stream.CachedInfo().Cluster.Leader[1] - '1')
+	gone := []*natstest.Server{servers[leader], servers[(leader+1)%3]}
+	for _, server := range gone {
+		server.Stop()
+	}
 	jobs.waitUntil(false, "nats", "EVENTS does not answer")
-	servers[1].Restart(t)
-	servers[2].Restart(t)
+	for _, server := range gone {
+		server.Restart(t)
+	}
 	jobs.waitUntil(true, "nats", "jobs run")
 }
