@@ -16,7 +16,7 @@ func TestStepsShrinkToTheRoomThatEventsHas(t *testing.T) {
 	}
 	source := &generator{transactions: 2, perTransaction: 450, perBatch: 900}
 	w.lead(t, source)
-	w.waitFor(t, 100)
+	w.waitFor(t, 50)
 	w.config.MaxBytes = 100_000_000
 	if _, err := w.js.UpdateStream(t.Context(), w.config); err != nil {
 		t.Fatal(err)
