@@ -13,17 +13,27 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"strings"
 
+	embeddedpostgres "github.com/fergusstrange/embedded-postgres"
 	"github.com/xi2/xz"
 )
 
 // DefaultVersion is what Locate fetches where no PostgreSQL is installed.
 const DefaultVersion = "17.5.0"
 
-// repository serves the builds of https://github.com/zonkyio/embedded-postgres-binaries: a jar that holds one tar.xz.
-const repository = "https://repo1.maven.org/maven2/io/zonky/test/postgres/"
+// repository is where the builds of https://github.com/zonkyio/embedded-postgres-binaries are served, each a jar that holds
+// one tar.xz. The library that made them usable in Go knows the place, and where it moves to; its own Start, which alone
+// fetches there, refuses root.
+func repository() (string, error) {
+	place := reflect.ValueOf(embeddedpostgres.DefaultConfig()).FieldByName("binaryRepositoryURL")
+	if place.Kind() != reflect.String || place.Len() == 0 {
+		return "", errors.New("the library embedded-postgres does not tell where its builds are: install PostgreSQL, or name its programs' folder in PGBIN")
+	}
+	return place.String() + "/io/zonky/test/postgres/", nil
+}
 
 // maxJar bounds what is read; a jar has about 15 MB.
 const maxJar = 256 << 20
@@ -40,7 +50,11 @@ func Fetch(ctx context.Context, version string) (Binaries, error) {
 	if b, err := inspect(ctx, filepath.Join(home, "bin")); err == nil {
 		return b, nil
 	}
-	address := repository + artifact + "/" + version + "/" + artifact + "-" + version + ".jar"
+	place, err := repository()
+	if err != nil {
+		return Binaries{}, err
+	}
+	address := place + artifact + "/" + version + "/" + artifact + "-" + version + ".jar"
 	if err := install(ctx, address, home); err != nil {
 		return Binaries{}, fmt.Errorf("fetch PostgreSQL %s from %s: %w", version, address, err)
 	}

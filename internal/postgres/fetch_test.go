@@ -41,3 +41,10 @@ func TestInstallLeavesNothingOfABadDownload(t *testing.T) {
 		})
 	}
 }
+
+func TestTheBuildsHaveAPlace(t *testing.T) {
+	place, err := repository()
+	if err != nil || !strings.HasPrefix(place, "https://") {
+		t.Errorf("got %q, %v", place, err)
+	}
+}
