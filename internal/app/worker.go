@@ -115,6 +115,5 @@ func rulesInForce(ctx context.Context, env *environment, road *road, configured 
 
 // workerID is new at each start: what an earlier process of this host has claimed is another's.
 func workerID() string {
-	id := "worker-" + strings.ToLower(nuid.Next())
-	return id
+	return "worker-" + strings.ToLower(nuid.Next())
 }

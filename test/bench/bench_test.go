@@ -8,11 +8,15 @@ package bench
 
 import (
 	"fmt"
+	"iter"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tributary-dev/tributary/pkg/events"
 	"github.com/tributary-dev/tributary/test/harness"
 )
 
@@ -87,5 +91,32 @@ func rateUntil(t *testing.T, n int, most time.Duration, count func() int) float6
 			t.Fatalf("%d of %d after %v", now, n, most)
 		}
 		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// storedMessages reads n events of shop, as they lie in EVENTS.
+func storedMessages(t *testing.T, s *harness.System, n int) iter.Seq[jetstream.Msg] {
+	return func(yield func(jetstream.Msg) bool) {
+		t.Helper()
+		consumer, err := s.JetStream().OrderedConsumer(t.Context(), events.StreamEvents, jetstream.OrderedConsumerConfig{
+			FilterSubjects: []string{events.EventsOfSource("shop")},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		messages, err := consumer.Messages()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer messages.Stop()
+		for range n {
+			msg, err := messages.Next(jetstream.NextMaxWait(10 * time.Second))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !yield(msg) {
+				return
+			}
+		}
 	}
 }

@@ -109,23 +109,8 @@ func serverCPU(t *testing.T, url string) time.Duration {
 // read makes the documents of all events.
 func read(t *testing.T, s *harness.System, n int) []indexer.Document {
 	t.Helper()
-	consumer, err := s.JetStream().OrderedConsumer(t.Context(), events.StreamEvents, jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{events.EventsOfSource("shop")},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	messages, err := consumer.Messages()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer messages.Stop()
 	var documents []indexer.Document
-	for range n {
-		msg, err := messages.Next(jetstream.NextMaxWait(10 * time.Second))
-		if err != nil {
-			t.Fatal(err)
-		}
+	for msg := range storedMessages(t, s, n) {
 		meta, err := msg.Metadata()
 		if err != nil {
 			t.Fatal(err)

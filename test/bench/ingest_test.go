@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/tributary-dev/tributary/pkg/events"
 	"github.com/tributary-dev/tributary/test/harness"
 )
@@ -102,23 +100,8 @@ func pace(t *testing.T, s *harness.System, n, perSecond int) {
 // storedDelays gives the time from each commit to its event's storing, ascending.
 func storedDelays(t *testing.T, s *harness.System, n int) []time.Duration {
 	t.Helper()
-	consumer, err := s.JetStream().OrderedConsumer(t.Context(), events.StreamEvents, jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{events.EventsOfSource("shop")},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	messages, err := consumer.Messages()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer messages.Stop()
 	var delays []time.Duration
-	for range n {
-		msg, err := messages.Next(jetstream.NextMaxWait(10 * time.Second))
-		if err != nil {
-			t.Fatal(err)
-		}
+	for msg := range storedMessages(t, s, n) {
 		event, err := events.Parse(msg.Data())
 		if err != nil {
 			t.Fatal(err)
