@@ -195,5 +195,5 @@ func takeWithin(ctx context.Context, feed *Feed, d time.Duration) ([]*Batch, err
 func (f *fence) renew(ctx context.Context) error {
 	mark := f.position
 	mark.EndLSN = max(mark.EndLSN, f.through)
-	return f.storeGroup(ctx, &group{mark: &mark})
+	return f.storeGroup(ctx, &group{marks: []placedMark{{position: &mark}}})
 }

@@ -261,6 +261,7 @@ func (noLease) Hold(ctx context.Context, work func(context.Context) error) error
 type generator struct {
 	transactions, perTransaction, perBatch int
 	pause                                  time.Duration // before each batch
+	marked                                 bool          // each batch ends with a mark
 }
 
 func (*generator) Name() string { return "shop" }
@@ -286,6 +287,11 @@ func (g *generator) Run(ctx context.Context, state ingest.State, feed *ingest.Fe
 			batch.Items = append(batch.Items, item)
 			if len(batch.Items) < g.perBatch {
 				continue
+			}
+			if g.marked {
+				mark := position
+				mark.EndLSN = events.LSN(item.At.Commit)
+				batch.Items = append(batch.Items, ingest.Item{Mark: &mark})
 			}
 			if err := feed.Put(ctx, batch); err != nil {
 				return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -21,22 +22,67 @@ const (
 	fewerSingly = 16   // below, messages one by one are stored sooner than a batch
 )
 
-// group is what is stored in one step: some items, whose last mark becomes a position behind them.
+// group is what is stored in one step: some items, and behind them a position where one of them is a mark.
 type group struct {
 	items []Item // events alone
-	mark  *Position
+	marks []placedMark
 	bytes int
 }
 
-func (g *group) empty() bool { return len(g.items) == 0 && g.mark == nil }
+// placedMark is a mark, its place in a group, and where the batch that it ends begins there: what lies between is stored
+// with it or not at all, since it may be what the mark alone remembers.
+type placedMark struct {
+	from, behind int // items
+	position     *Position
+}
 
-func (g *group) add(item *Item) {
+func (g *group) empty() bool { return len(g.items) == 0 && len(g.marks) == 0 }
+
+// add takes the next item of a batch, which begins in the group at from.
+func (g *group) add(item *Item, from int) {
 	if item.Mark != nil {
-		g.mark = item.Mark
+		g.marks = append(g.marks, placedMark{from: from, behind: len(g.items), position: item.Mark})
 		return
 	}
 	g.items = append(g.items, *item)
 	g.bytes += len(item.Data)
+}
+
+// mark is the position that storing g whole leaves behind; nil where that is no other than before.
+func (g *group) mark() *Position {
+	if len(g.marks) == 0 {
+		return nil
+	}
+	return g.marks[len(g.marks)-1].position
+}
+
+// part is the beginning of g with up to atOnce items, or a few more where a mark holds them together.
+func (g *group) part(atOnce int) group {
+	cut := min(atOnce, len(g.items))
+	for i := len(g.marks) - 1; i >= 0; i-- {
+		if m := g.marks[i]; m.from < cut && cut < m.behind {
+			cut = m.from
+		}
+	}
+	if cut == 0 && len(g.marks) > 0 && g.marks[0].from == 0 {
+		cut = g.marks[0].behind
+	}
+	part := group{items: g.items[:cut]}
+	for _, m := range g.marks {
+		if m.behind <= cut {
+			part.marks = append(part.marks, m)
+		}
+	}
+	return part
+}
+
+// drop removes the first items of g, and the marks that lie within the first of them.
+func (g *group) drop(items, marks int) {
+	g.items, g.marks = g.items[items:], slices.Clone(g.marks[marks:])
+	for i := range g.marks {
+		g.marks[i].from = max(g.marks[i].from-items, 0)
+		g.marks[i].behind = max(g.marks[i].behind-items, 0)
+	}
 }
 
 // fits tells whether batch can be stored in the same step.
@@ -56,7 +102,7 @@ func (f *fence) store(ctx context.Context, batches []*Batch) error {
 			return nil
 		}
 		err := f.storeGroup(ctx, &g)
-		g = group{items: g.items[:0]}
+		g = group{items: g.items[:0], marks: g.marks[:0]}
 		return err
 	}
 	for _, b := range batches {
@@ -65,22 +111,24 @@ func (f *fence) store(ctx context.Context, batches []*Batch) error {
 				return err
 			}
 		}
+		from := len(g.items)
 		for i := range b.Items {
 			full := len(g.items) >= MaxBatchItems || g.bytes > MaxBatchBytes // a batch larger than one step
 			if full && b.Items[i].Mark == nil {                              // a mark stays with what it speaks of
 				if err := flush(); err != nil {
 					return err
 				}
+				from = 0
 			}
-			g.add(&b.Items[i])
+			g.add(&b.Items[i], from)
 		}
 	}
 	return flush()
 }
 
 // storeGroup stores g whole, however often it takes, and returns once it is stored. Doubts are settled by taking over.
-// Where EVENTS has no room for all of it, fewer go at a time, unless a mark keeps them together: otherwise a step larger
-// than the room that the janitor makes would never be stored.
+// Where EVENTS has no room for all of it, fewer go at a time: otherwise a step larger than the room that the janitor makes
+// would never be stored.
 func (f *fence) storeGroup(ctx context.Context, g *group) error {
 	if err := f.checkEnd(ctx); err != nil {
 		return err
@@ -115,14 +163,12 @@ func (f *fence) storeGroup(ctx context.Context, g *group) error {
 	}
 }
 
-// tryPart stores up to atOnce items of g, or all with their mark, and removes from g what it stored.
+// tryPart stores about atOnce items of g, and removes from g what it stored.
 func (f *fence) tryPart(ctx context.Context, g *group, atOnce int) error {
-	if g.mark != nil || len(g.items) <= atOnce {
-		return f.tryGroup(ctx, g)
-	}
-	part := group{items: g.items[:atOnce]}
+	part := g.part(atOnce)
+	items, marks := len(part.items), len(part.marks)
 	err := f.tryGroup(ctx, &part)
-	g.items = g.items[atOnce-len(part.items):]
+	g.drop(items-len(part.items), marks-len(part.marks))
 	return err
 }
 
@@ -160,7 +206,7 @@ func (f *fence) dropStored(g *group) {
 		f.through = max(f.through, g.items[n].Through)
 		n++
 	}
-	g.items = g.items[n:]
+	g.drop(n, 0)
 }
 
 func (f *fence) tryGroup(ctx context.Context, g *group) error {
@@ -169,7 +215,7 @@ func (f *fence) tryGroup(ctx context.Context, g *group) error {
 	if len(g.items) == 0 {
 		return f.storePosition(ctx, g)
 	}
-	if g.mark != nil || len(g.items) >= fewerSingly {
+	if len(g.marks) > 0 || len(g.items) >= fewerSingly {
 		return f.storeAtomic(ctx, g)
 	}
 	for len(g.items) > 0 {
@@ -191,16 +237,17 @@ func (f *fence) tryGroup(ctx context.Context, g *group) error {
 
 // storePosition writes a position alone.
 func (f *fence) storePosition(ctx context.Context, g *group) error {
-	if g.mark == nil {
+	mark := g.mark()
+	if mark == nil {
 		return nil
 	}
-	next := f.behind(nil, g.mark)
+	next := f.behind(nil, mark)
 	sequence, err := f.publishPosition(ctx, next, f.sequence)
 	if err != nil {
 		return err
 	}
 	f.moved(next, sequence)
-	g.mark = nil
+	g.marks = nil
 	return nil
 }
 
@@ -219,8 +266,9 @@ func (f *fence) storeAtomic(ctx context.Context, g *group) error {
 	total := len(g.items)
 	var next Position
 	var positionData []byte
-	if g.mark != nil {
-		next = f.behind(&g.items[len(g.items)-1], g.mark)
+	mark := g.mark()
+	if mark != nil {
+		next = f.behind(&g.items[len(g.items)-1], mark)
 		var err error
 		if positionData, err = f.encodePosition(next); err != nil {
 			return err
@@ -269,12 +317,12 @@ func (f *fence) storeAtomic(ctx context.Context, g *group) error {
 		f.stored(&g.items[i])
 	}
 	last := g.items[len(g.items)-1].Subject
-	if g.mark != nil {
+	if mark != nil {
 		f.moved(next, sequence)
 		last = events.PositionSubject(f.source)
 	}
 	f.acknowledge(sequence, last)
-	g.items, g.mark = nil, nil
+	g.items, g.marks = nil, nil
 	return nil
 }
 

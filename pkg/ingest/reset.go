@@ -115,7 +115,7 @@ func byHand(ctx context.Context, nc *nats.Conn, stream jetstream.Stream, source,
 	if err != nil {
 		return Position{}, err
 	}
-	if err := f.storeGroup(ctx, &group{mark: &mark}); err != nil {
+	if err := f.storeGroup(ctx, &group{marks: []placedMark{{position: &mark}}}); err != nil {
 		return Position{}, fmt.Errorf("store the position of %s: %w", source, err)
 	}
 	return f.position, nil
