@@ -71,7 +71,7 @@ func (in *Input) changedBeside(image string, field, value ref.Val) ref.Val {
 	if !ok {
 		return types.NewErr("%s.%s is not in the event", image, string(name))
 	}
-	return types.Equal(types.DefaultTypeAdapter.NativeToValue(is), value)
+	return equal(types.DefaultTypeAdapter.NativeToValue(is), value)
 }
 
 func hasColumn(image any, name string) bool {

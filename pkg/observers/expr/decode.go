@@ -15,9 +15,8 @@ import (
 const maxDepth = 1000
 
 // decoder reads JSON into what CEL reads fastest: map[string]any and []any whose leaves are CEL values. Texts share
-// the memory of its input. Integers stay exact within int64 and uint64; every other number is a double, one beyond its
-// range infinite: a column that no double holds does not cost the row. Of equal keys the last wins, and what is not
-// UTF-8 becomes U+FFFD, both as in encoding/json.
+// the memory of its input. Integers of 64 bits are CEL's, every other number is a Decimal, whose text is not read before
+// somebody asks. Of equal keys the last wins, and what is not UTF-8 becomes U+FFFD, both as in encoding/json.
 type decoder struct {
 	text  string
 	at    int
@@ -234,7 +233,7 @@ func (d *decoder) number() (any, error) {
 }
 
 func numberOf(literal string, integer bool) any {
-	if integer {
+	if integer && literal != "-0" {
 		if n, err := strconv.ParseInt(literal, 10, 64); err == nil {
 			return types.Int(n)
 		}
@@ -242,8 +241,7 @@ func numberOf(literal string, integer bool) any {
 			return types.Uint(n)
 		}
 	}
-	n, _ := strconv.ParseFloat(literal, 64) // out of range gives the infinities
-	return types.Double(n)
+	return Decimal(literal)
 }
 
 func (d *decoder) peek() byte {

@@ -12,7 +12,7 @@ import (
 )
 
 // FuzzDecodeJSON holds the decoder and the encoder against encoding/json: they take the same texts, and give the same
-// values. Numbers that no double holds are ours to take.
+// values, numbers digit for digit.
 func FuzzDecodeJSON(f *testing.F) {
 	for _, seed := range []string{
 		`{"a":[1,-2.50,1e3,true,false,null,"x"],"b":{}}`, `"\ud83d\ude00\ud83d \u0000\/\b"`, `{"a":1,"a":2}`, "\"\xff\xfe\"",
@@ -31,7 +31,7 @@ func FuzzDecodeJSON(f *testing.F) {
 		}
 		ours, err := appendJSON(nil, value)
 		if err != nil {
-			return // an infinite number, or a result over the limit
+			return // a result over the limit
 		}
 		if want, got := generic(t, data), generic(t, ours); !cmp.Equal(want, got) {
 			t.Fatalf("%q became %s:\n%s", data, ours, cmp.Diff(want, got))
@@ -46,10 +46,11 @@ func FuzzDecodeJSON(f *testing.F) {
 	})
 }
 
-// generic decodes with encoding/json; numbers become doubles, in which both sides agree.
+// generic decodes with encoding/json; numbers stay texts, in which both sides agree.
 func generic(t *testing.T, data []byte) any {
 	t.Helper()
 	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.UseNumber()
 	var value any
 	if err := decoder.Decode(&value); err != nil && !errors.Is(err, io.EOF) {
 		t.Fatalf("encoding/json reads %q: %v", data, err)

@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strconv"
 	"time"
@@ -22,8 +21,8 @@ const MaxResult = 1 << 20
 // ErrTooLarge marks a value over MaxResult.
 var ErrTooLarge = errors.New("the value is larger than 1 MiB")
 
-// encoder appends the JSON of CEL values. The same value has the same bytes: keys are sorted, no white space, the
-// shortest text that reads back as the same double.
+// encoder appends the JSON of CEL values. The same value has the same bytes: keys are sorted, no white space, numbers
+// digit for digit.
 type encoder struct {
 	dst   []byte
 	most  int // length of dst that is too large
@@ -51,8 +50,8 @@ func (e *encoder) value(value any) error {
 		e.dst = strconv.AppendInt(e.dst, int64(v), 10)
 	case types.Uint:
 		e.dst = strconv.AppendUint(e.dst, uint64(v), 10)
-	case types.Double:
-		e.dst, err = appendDouble(e.dst, float64(v))
+	case Decimal:
+		e.dst = append(e.dst, v...)
 	case types.String:
 		e.dst = events.AppendString(e.dst, string(v))
 	case types.Bytes:
@@ -141,21 +140,4 @@ func (e *encoder) object(object map[string]any) error {
 	}
 	e.dst = append(e.dst, '}')
 	return nil
-}
-
-// appendDouble writes the shortest text that reads back as the same double, in the form of encoding/json.
-func appendDouble(dst []byte, v float64) ([]byte, error) {
-	if math.IsInf(v, 0) || math.IsNaN(v) {
-		return dst, fmt.Errorf("%v is no JSON number", v)
-	}
-	format := byte('f')
-	if size := math.Abs(v); size != 0 && (size < 1e-6 || size >= 1e21) {
-		format = 'e'
-	}
-	dst = strconv.AppendFloat(dst, v, format, -1, 64)
-	if n := len(dst); format == 'e' && n >= 4 && dst[n-4] == 'e' && dst[n-3] == '-' && dst[n-2] == '0' {
-		dst[n-2] = dst[n-1] // e-09 is e-9
-		dst = dst[:n-1]
-	}
-	return dst, nil
 }

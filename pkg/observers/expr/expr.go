@@ -5,9 +5,9 @@
 // the functions changed, changed_to and changed_from beside CEL's own. An evaluation is bounded in cost and in the size
 // of its result, and two of the same event give the same bytes.
 //
-// JSON integers are exact within int64 and uint64. Every other number is a double for now: decimals and larger integers
-// keep about 15 digits. Comparisons go across kinds of numbers (after.total > 10 holds for 10.5 and for 11); arithmetic
-// does not: double(after.total) * 1.2.
+// Numbers are exact. JSON integers of 64 bits are CEL's int and uint; every other number, of an event or written in an
+// expression, is a Decimal, CEL's double in name alone. Comparisons and arithmetic go across kinds of numbers; see Decimal
+// for what they keep. Two integers divide as integers: after.count / 2.0 for a fraction.
 //
 // It does not read YAML: its errors carry an offset into the text that was compiled.
 package expr
@@ -45,7 +45,8 @@ type Env struct{ cel *cel.Env }
 
 // NewEnv makes the environment that all observers share.
 func NewEnv() (*Env, error) {
-	options := append(changedFunctions(),
+	options := append(changedFunctions(), exactFunctions()...)
+	options = append(options,
 		mrkdwnFunction(),
 		cel.Variable(varEvent, cel.MapType(cel.StringType, cel.DynType)),
 		cel.Variable(varBefore, cel.DynType),
@@ -83,11 +84,15 @@ func (e *Env) compile(text string) (*program, error) {
 	if issues.Err() != nil {
 		return nil, firstIssue(text, issues)
 	}
-	compiled, err := e.cel.Program(ast, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(costLimit))
+	kind, name := ast.OutputType().Kind(), cel.FormatCELType(ast.OutputType())
+	if err := makeExact(text, ast); err != nil {
+		return nil, err
+	}
+	compiled, err := e.cel.Program(ast, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(costLimit), cel.CostTracking(prices{}))
 	if err != nil {
 		return nil, &Error{Message: err.Error()}
 	}
-	p := &program{cel: compiled, kind: ast.OutputType().Kind(), name: cel.FormatCELType(ast.OutputType())}
+	p := &program{cel: compiled, kind: kind, name: name}
 	celast.PostOrderVisit(ast.NativeRep().Expr(), celast.NewExprVisitor(func(e celast.Expr) {
 		switch e.Kind() {
 		case celast.IdentKind:

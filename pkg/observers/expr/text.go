@@ -176,9 +176,8 @@ func textOf(value ref.Val) (string, error) {
 		return strconv.FormatUint(uint64(v), 10), nil
 	case types.Bool:
 		return strconv.FormatBool(bool(v)), nil
-	case types.Double:
-		text, err := appendDouble(nil, float64(v))
-		return string(text), err
+	case Decimal:
+		return string(v), nil
 	default:
 		return "", fmt.Errorf("a text takes a string, a number or a bool, this event gave a %s", value.Type().TypeName())
 	}

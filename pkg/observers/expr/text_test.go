@@ -21,7 +21,7 @@ func TestTexts(t *testing.T) {
 		"no placeholder":                     {expr.Plain, "shipped", "shipped"},
 		"nothing":                            {expr.Plain, "", ""},
 		"an integer":                         {expr.Plain, "order ${after.id}!", "order 42!"},
-		"a double, as short as can be":       {expr.Plain, "${after.total} ${after.whole}", "19.9 20"},
+		"a decimal, digit for digit":         {expr.Plain, "${after.total} ${after.whole}", "19.90 20.0"},
 		"a large integer":                    {expr.Plain, "${after.max}", "18446744073709551615"},
 		"a bool":                             {expr.Plain, "${after.paid}", "true"},
 		"two beside each other":              {expr.Plain, "${after.id}${after.id}", "4242"},
