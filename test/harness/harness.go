@@ -11,6 +11,7 @@ package harness
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -62,6 +63,7 @@ type System struct {
 	mu        sync.Mutex
 	processes map[string]*Process
 	js        jetstream.JetStream
+	ways      map[string]*Ways // by service
 }
 
 // New starts PostgreSQL, a NATS server and a receiver, and writes the configuration. No service runs yet.
@@ -114,6 +116,15 @@ func (s *System) write(name, text string) string {
 	return path
 }
 
+// postgresAddress is host and port of the source database.
+func (s *System) postgresAddress() string {
+	u, err := url.Parse(s.Postgres.URL("postgres"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return u.Host
+}
+
 // Exec runs SQL on the source database.
 func (s *System) Exec(sql string, args ...any) {
 	s.t.Helper()
@@ -158,6 +169,7 @@ func (s *System) spawn(name string, args ...string) *Process {
 	for name, value := range s.env {
 		env = append(env, name+"="+value)
 	}
+	env = append(env, s.ways[name].environ(s)...)
 	return start(s.t, s.Dir, name, Binary(s.t, kind), env, append([]string{"--config", s.config}, args...)...)
 }
 

@@ -45,6 +45,7 @@ func (c *cluster) args(name, store string) []string {
 	return []string{
 		"-a", "127.0.0.1", "-p", fmt.Sprint(c.client[i-1]), "-js", "-sd", store, "--name", name,
 		"--cluster_name", "tributary", "--cluster", routes[i-1], "--routes", strings.Join(routes, ","),
+		"--no_advertise", // a process behind proxies must not hear of the servers' own ports
 	}
 }
 
@@ -57,11 +58,16 @@ func (s *System) natsArgs(name string) []string {
 }
 
 // natsURL names every server.
-func (s *System) natsURL() string {
-	ports := []int{s.NATSPort}
+func (s *System) natsURL() string { return natsURL(s.natsPorts()) }
+
+func (s *System) natsPorts() []int {
 	if s.cluster != nil {
-		ports = s.cluster.client
+		return s.cluster.client
 	}
+	return []int{s.NATSPort}
+}
+
+func natsURL(ports []int) string {
 	var urls []string
 	for _, port := range ports {
 		urls = append(urls, fmt.Sprintf("nats://127.0.0.1:%d", port))

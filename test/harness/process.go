@@ -78,12 +78,14 @@ func (p *Process) Kill() {
 
 // Stop ends the program with SIGTERM, and gives what its exit status says. After 30 s it is killed.
 func (p *Process) Stop() error {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	_ = p.cmd.Process.Signal(terminate)
 	return p.Wait(30 * time.Second)
 }
 
 // Signal sends a signal.
 func (p *Process) Signal(sig os.Signal) { _ = p.cmd.Process.Signal(sig) }
+
+const terminate = syscall.SIGTERM
 
 // Freeze stops the program's clock (SIGSTOP), Thaw lets it go on.
 func (p *Process) Freeze() { p.Signal(syscall.SIGSTOP) }

@@ -18,6 +18,7 @@ type Workload struct {
 	s       *System
 	wait    sync.WaitGroup
 	commits atomic.Int64
+	stop    atomic.Bool
 }
 
 const ledger = `CREATE SCHEMA IF NOT EXISTS ledger; CREATE TABLE IF NOT EXISTS ledger.commits (changes int NOT NULL)`
@@ -45,6 +46,34 @@ func (s *System) Write(transactions, writers, keys int, seed uint64) *Workload {
 		}()
 	}
 	return w
+}
+
+// WriteSteadily starts writers that commit about so many transactions a second in all, until Stop.
+func (s *System) WriteSteadily(perSecond, writers, keys int, seed uint64) *Workload {
+	s.t.Helper()
+	s.Exec(ledger)
+	w := &Workload{s: s}
+	for i := range writers {
+		random := rand.New(rand.NewPCG(seed, uint64(i)))
+		w.wait.Go(func() {
+			next := time.Now()
+			for n := 0; !w.stop.Load(); n++ {
+				if w.commit(random, keys, i, n) {
+					w.commits.Add(1)
+				}
+				next = next.Add(time.Second * time.Duration(writers) / time.Duration(perSecond))
+				time.Sleep(time.Until(next))
+			}
+		})
+	}
+	return w
+}
+
+// Stop ends a steady load, and gives what Wait gives.
+func (w *Workload) Stop() int {
+	w.s.t.Helper()
+	w.stop.Store(true)
+	return w.Wait()
 }
 
 // Commits is how many transactions were committed so far.
