@@ -74,11 +74,14 @@ func (f Failover) Run(l *Leaders, stay time.Duration) time.Duration {
 	next := l.waitForNext(before, 30*time.Second)
 	took := next.At.Sub(began)
 	l.noteGap(began, next.At)
-	if took > f.Most {
+	if stalled := l.stalled(began); stalled > 0 {
+		l.s.t.Logf("the machine stood still for %v", stalled.Round(time.Millisecond))
+	}
+	if took > f.Most+l.stalled(began) {
 		l.s.t.Errorf("%s of %s: the next leader took over after %v, want at most %v", f.Name, before.Leader, took, f.Most)
 	}
 	time.Sleep(stay)
-	if stopped := l.lastClaim(before.Leader); f.stops > 0 && stopped.Sub(began) > f.stops {
+	if stopped := l.lastClaim(before.Leader); f.stops > 0 && stopped.Sub(began) > f.stops+l.stalled(began) {
 		l.s.t.Errorf("%s of %s: it went on for %v, want at most %v", f.Name, before.Leader, stopped.Sub(began), f.stops)
 	}
 	f.mend(l, before.Leader)

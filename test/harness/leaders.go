@@ -41,6 +41,7 @@ type Leaders struct {
 	claims    []claim    // guarded by mu
 	gaps      []span     // when nobody need lead; guarded by mu
 	frozen    []exempt   // guarded by mu
+	stalls    []span     // of the whole machine; guarded by mu
 }
 
 type span struct{ from, to time.Time }
@@ -82,6 +83,7 @@ func (s *System) WatchLeaders(names ...string) *Leaders {
 	for _, name := range names {
 		l.done.Go(func() { l.ask(ctx, name) })
 	}
+	l.done.Go(func() { l.feelStalls(ctx) })
 	s.t.Cleanup(func() {
 		stop()
 		reading.Stop()
@@ -193,6 +195,34 @@ func (l *Leaders) ask(ctx context.Context, name string) {
 		case <-time.After(25 * time.Millisecond):
 		}
 	}
+}
+
+// feelStalls notes when the machine let nobody run in time: no program can keep its times then.
+func (l *Leaders) feelStalls(ctx context.Context) {
+	const nap, late = 20 * time.Millisecond, 200 * time.Millisecond
+	for ctx.Err() == nil {
+		began := time.Now()
+		time.Sleep(nap)
+		if time.Since(began) < late {
+			continue
+		}
+		l.noteGap(began, time.Now().Add(LeaseTTL+time.Second)) // leases may have been lost by it
+		l.mu.Lock()
+		l.stalls = append(l.stalls, span{began, time.Now()})
+		l.mu.Unlock()
+	}
+}
+
+// stalled is for how long in all the machine stood still since then.
+func (l *Leaders) stalled(since time.Time) (sum time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, stall := range l.stalls {
+		if stall.to.After(since) {
+			sum += stall.to.Sub(stall.from)
+		}
+	}
+	return sum
 }
 
 // lastClaim is when a process last said that it leads.
