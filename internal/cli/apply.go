@@ -91,7 +91,7 @@ func partialRows(ctx context.Context, in *Invocation, set *observers.Set) []stri
 	}
 	for _, source := range in.Config.Sources {
 		x := &examination{in: in, rules: set}
-		x.postgres(ctx, source)
+		x.postgres(ctx, nil, source)
 		for _, c := range x.checks {
 			if c.Result == fails && (c.Check == checkIdentity || c.Check == checkDatabase) {
 				warnings = append(warnings, c.Area+": "+c.Detail+": "+c.Remedy)

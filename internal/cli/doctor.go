@@ -24,7 +24,7 @@ type doctorCommand struct {
 func (doctorCommand) Help() string {
 	return `It looks at the configuration and the observers; at NATS, its version, JetStream, the streams against
 their settings, who leads and who works; and at each source's PostgreSQL: version, wal_level, rights,
-slot, publication, replica identities (FULL where an observer uses changed()), and the WAL that is
+slot, position, publication, replica identities (FULL where an observer uses changed()), and the WAL that is
 kept. It changes nothing. Exit status 1 if a check failed, 0 if there are warnings only.
 
 With -o json: {checks[{area, check, result, detail, remedy}], failed, warnings}; result is ok, warn
@@ -74,6 +74,7 @@ func (c *doctorCommand) Run(in *Invocation) error {
 	d, err := in.connect()
 	if err != nil {
 		x.add("nats", "connection", fails, "start NATS, or correct nats.url", "%v", err)
+		d = nil
 	} else {
 		defer d.close()
 		ctx, cancel := context.WithTimeout(in.Ctx, answerWithin)
@@ -81,7 +82,7 @@ func (c *doctorCommand) Run(in *Invocation) error {
 		x.nats(ctx, d)
 	}
 	for _, source := range in.Config.Sources {
-		x.postgres(in.Ctx, source)
+		x.postgres(in.Ctx, d, source)
 	}
 	return x.report(c.Quiet)
 }

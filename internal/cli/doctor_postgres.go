@@ -2,14 +2,18 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tributary-dev/tributary/internal/config"
+	"github.com/tributary-dev/tributary/pkg/checkpoint"
 	"github.com/tributary-dev/tributary/pkg/events"
+	"github.com/tributary-dev/tributary/pkg/ingest"
 	"github.com/tributary-dev/tributary/pkg/pgcdc"
 )
 
@@ -22,8 +26,8 @@ const (
 	checkIdentity = "replica identity"
 )
 
-// postgres checks the database of a source.
-func (x *examination) postgres(ctx context.Context, source config.Source) {
+// postgres checks the database of a source; d is nil where NATS is not asked.
+func (x *examination) postgres(ctx context.Context, d *deployment, source config.Source) {
 	area := "source " + source.Name
 	url, err := source.Postgres.Resolve()
 	if err != nil {
@@ -46,6 +50,9 @@ func (x *examination) postgres(ctx context.Context, source config.Source) {
 	x.add(area, "version", passes, "", "PostgreSQL %s at %s", report.VersionName, report.Place)
 	x.server(area, &report)
 	x.slot(area, source, &report)
+	if d != nil {
+		x.position(ctx, d, source, url)
+	}
 	x.publication(area, source, &report)
 	x.tables(area, source.Name, &report)
 }
@@ -75,7 +82,7 @@ func (x *examination) server(area string, r *pgcdc.Report) {
 // slot checks what keeps the changes.
 func (x *examination) slot(area string, source config.Source, r *pgcdc.Report) {
 	s := r.Standing
-	const lost = "the changes since its end are gone: to start over with a new slot and snapshot, see docs/troubleshooting.md"
+	const lost = "the changes since its end are gone: tributary snapshot --reset starts over with a new slot and snapshot"
 	switch {
 	case !s.Exists:
 		x.add(area, "slot", warns, "ingest makes it at its first start; if it was there before, changes are lost", "there is no slot %s", source.Slot)
@@ -107,6 +114,55 @@ func (x *examination) slot(area string, source config.Source, r *pgcdc.Report) {
 	default:
 		x.add(area, "retained WAL", passes, "", "%s", size(kept))
 	}
+}
+
+// position checks that ingest can go on where EVENTS, the slot and the mirror are. The text is the one with which it would
+// refuse: it has the way out.
+func (x *examination) position(ctx context.Context, d *deployment, source config.Source, url string) {
+	area := "source " + source.Name
+	var state ingest.State
+	err := pgcdc.WouldRefuse(ctx, pgcdc.Options{
+		Name: source.Name, ConnString: url, Tables: source.Tables, Slot: source.Slot, Publication: source.Publication, Snapshot: source.Snapshot,
+	}, func(ctx context.Context) (_ ingest.State, err error) {
+		state, err = d.where(ctx, source, x.in.Config.Ingest.Checkpoints)
+		return state, err
+	})
+	switch {
+	case errors.Is(err, ingest.ErrRefused):
+		x.add(area, "position", fails, "what the line says, which is what ingest ends with", "%v", err)
+	case err != nil:
+		x.add(area, "position", warns, "try again once all of it answers", "it can't be told whether ingest can go on: %v", err)
+	case state.Position.Phase == "":
+		x.add(area, "position", passes, "", "none yet")
+	default:
+		x.add(area, "position", passes, "", "EVENTS holds all that commits before %s, and the slot has what comes then", state.Through)
+	}
+}
+
+// where is how far a source is stored, and what its mirror knows of it.
+func (d *deployment) where(ctx context.Context, source config.Source, mirrored bool) (state ingest.State, err error) {
+	var saved ingest.Position
+	if mirrored {
+		store, _, err := mirrorOf(source)
+		if err != nil {
+			return state, err
+		}
+		defer store.Close()
+		saved, err = known(ctx, store, source.Name)
+		if err != nil && !errors.Is(err, checkpoint.ErrRights) {
+			return state, err
+		}
+	}
+	stream, err := d.JS.Stream(ctx, events.StreamEvents)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return ingest.State{Mirrored: saved}, nil
+	}
+	if err != nil {
+		return state, fmt.Errorf("open EVENTS: %w", err)
+	}
+	state, err = ingest.Where(ctx, d.nc, stream, source.Name, saved.Incarnation)
+	state.Mirrored = saved
+	return state, err
 }
 
 // publication checks that what sources[].tables names is published.

@@ -95,8 +95,7 @@ func (r *run) checkResume(ctx context.Context, s *system) error {
 		return err
 	}
 	if p == nil {
-		return refused("publication %s was dropped, and the slot can't read without it: to start over with a new slot and snapshot: %s",
-			r.opts.Publication, r.resetCommand())
+		return r.refuseUnpublished()
 	}
 	if err := r.addTables(ctx); err != nil {
 		r.opts.Log.Warn("add new tables to the publication", "publication", r.opts.Publication, "err", err)
@@ -106,6 +105,11 @@ func (r *run) checkResume(ctx context.Context, s *system) error {
 		r.out.position.Timeline = s.timeline
 	}
 	return nil
+}
+
+func (r *run) refuseUnpublished() error {
+	return refused("publication %s was dropped, and the slot can't read without it: to start over with a new slot and snapshot: %s",
+		r.opts.Publication, r.resetCommand())
 }
 
 // checkSystem refuses a server that is not the one that was read, or that does not hold all that was published.
@@ -185,17 +189,27 @@ func (r *run) endPredecessor(ctx context.Context, pid int32) error {
 	return nil
 }
 
-// checkSlot refuses a slot that is not there, or that does not have what comes next.
+// checkSlot refuses a slot that is not there, or that does not have what comes next, and ends who reads it.
 func (r *run) checkSlot(ctx context.Context) error {
-	slot := r.opts.Slot
-	if known := r.state.Position.Slot; known != slot {
-		return refused("sources[].slot is %s, and source %s reads slot %s: set it back, or start over with: %s", slot, r.opts.Name, known, r.resetCommand())
-	}
 	s, err := r.readSlot(ctx)
 	if err != nil {
 		return err
 	}
+	if err := r.judgeSlot(s); err != nil {
+		return err
+	}
+	if s.pid != nil {
+		return r.endPredecessor(ctx, *s.pid)
+	}
+	return nil
+}
+
+func (r *run) judgeSlot(s *slotState) error {
+	slot := r.opts.Slot
+	known := r.state.Position.Slot
 	switch {
+	case known != slot:
+		return refused("sources[].slot is %s, and source %s reads slot %s: set it back, or start over with: %s", slot, r.opts.Name, known, r.resetCommand())
 	case s == nil:
 		return refused("slot %s is gone, and with it the changes since %s: to start over with a new slot and snapshot: %s", slot, r.state.Through, r.resetCommand())
 	case text(s.plugin) != "pgoutput" || text(s.database) != text(s.current):
@@ -203,10 +217,6 @@ func (r *run) checkSlot(ctx context.Context) error {
 	case text(s.walStatus) == "lost":
 		return refused("slot %s is lost: the server removed what comes after %s (max_slot_wal_keep_size); to start over with a new slot and snapshot: %s",
 			slot, r.state.Through, r.resetCommand())
-	case s.pid != nil:
-		if err := r.endPredecessor(ctx, *s.pid); err != nil {
-			return err
-		}
 	}
 	confirmed, err := events.ParseLSN(text(s.confirmed))
 	if err != nil {
