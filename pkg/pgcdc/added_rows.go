@@ -170,7 +170,7 @@ func (r *addedReader) readLocked(ctx context.Context, next addition, p *publishe
 		return nil, err
 	}
 	c := &chunk{addition: next, table: t, visible: visible, placed: make(chan struct{})}
-	after := next.After
+	after := r.unseal(t.relation, next.After)
 	if next.Table != t.OID || len(after) != len(t.relation.key) {
 		after = nil // another table, or another key than before: from the first row
 	}

@@ -192,16 +192,18 @@ func (a *additions) place(ctx context.Context, commit events.LSN, c *chunk) erro
 		a.opts.Log.Warn("a new table has no key, and more rows than are stored in one step: what it held before is not read",
 			"table", c.table.relation.String())
 	}
-	if put > 0 {
-		b.Items[len(b.Items)-1].Through = commit + 1
-		a.metrics.snapshotRows.Add(float64(put))
+	a.metrics.snapshotRows.Add(float64(put))
+	if last := len(b.Items) - 1; last >= 0 { // a filter may have held all of them back
+		b.Items[last].Through = commit + 1
 	}
-	a.advance(c, read)
+	if err := a.advance(c, read); err != nil {
+		return err
+	}
 	return a.store(ctx, commit)
 }
 
 // advance moves the cursor behind the rows of a chunk that were read.
-func (a *additions) advance(c *chunk, read int) {
+func (a *additions) advance(c *chunk, read int) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	first := &a.pending[0]
@@ -212,15 +214,21 @@ func (a *additions) advance(c *chunk, read int) {
 			clear(a.changed)
 		}
 	case c.table.keyed() && (read < len(c.rows) || c.more):
-		first.Table, first.After = c.table.OID, first.After[:0:0]
+		var key [][]byte
 		for _, i := range c.table.relation.key {
-			first.After = append(first.After, c.rows[read-1][i])
+			key = append(key, c.rows[read-1][i])
 		}
+		sealed, err := a.seal(c.table.relation, key)
+		if err != nil {
+			return err
+		}
+		first.Table, first.After = c.table.OID, sealed
 	default:
 		first.Table, first.After = c.table.OID+1, nil
 		delete(a.changed, c.table.OID)
 		a.opts.Log.Info("table read", "table", c.table.relation.String())
 	}
+	return nil
 }
 
 // compare tells which rows changed in transactions that the chunk's query did not see, and how many of the rows, from the

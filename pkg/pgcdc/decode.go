@@ -37,6 +37,7 @@ type decoder struct {
 	touched     func(rel *relation, xid uint32, row, old []field) // told of each change of a row
 	emptied     func(rel *relation, xid uint32)                   // told of each TRUNCATE of a table
 	metrics     *sourceMetrics
+	sieve       *sieve
 
 	relations map[uint32]*relation
 	topics    map[string]string // subjects by prefix of logical messages
@@ -221,13 +222,16 @@ func (d *decoder) truncate(ctx context.Context, p *payload) error {
 		if err != nil {
 			return err
 		}
-		if !fresh || !rel.published {
+		if !fresh || !d.wants(rel, events.OpTruncate) {
 			continue
 		}
-		d.emptied(rel, d.xid)
 		c := d.blank(events.OpTruncate)
 		c.path = append(c.path[:0], rel.entity...)
 		d.address(c, rel)
+		if !d.sieve.passes(ctx, &c.Change) {
+			continue
+		}
+		d.emptied(rel, d.xid)
 		if err := d.hold(ctx, c); err != nil {
 			return err
 		}
@@ -260,8 +264,14 @@ func (d *decoder) message(ctx context.Context, p *payload) error {
 			}
 			return nil
 		}
+		if !d.sieve.takes(events.OpMessage) {
+			return nil
+		}
 		c := d.blank(events.OpMessage)
 		d.fillMessage(c, string(prefix), content)
+		if !d.sieve.passes(ctx, &c.Change) {
+			return nil
+		}
 		return d.hold(ctx, c)
 	}
 	if d.open {
@@ -271,7 +281,7 @@ func (d *decoder) message(ctx context.Context, p *payload) error {
 	switch {
 	case string(prefix) == heartbeatPrefix:
 		d.heartbeat(content)
-	case strings.HasPrefix(string(prefix), ownPrefix), at.Compare(d.stored) <= 0:
+	case strings.HasPrefix(string(prefix), ownPrefix), at.Compare(d.stored) <= 0, !d.sieve.takes(events.OpMessage):
 	default:
 		c := d.spare
 		c.Change = events.Change{Source: d.source, Op: events.OpMessage, Sequence: at}
@@ -280,8 +290,10 @@ func (d *decoder) message(ctx context.Context, p *payload) error {
 		d.fillMessage(c, string(prefix), content)
 		// lsn is where the message ends. What commits before it came before it, and a commit may begin right there.
 		c.through = lsn
-		if err := d.put(ctx, c); err != nil {
-			return err
+		if d.sieve.passes(ctx, &c.Change) {
+			if err := d.put(ctx, c); err != nil {
+				return err
+			}
 		}
 	}
 	d.through = max(d.through, lsn)

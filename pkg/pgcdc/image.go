@@ -14,6 +14,7 @@ type rowEncoder struct {
 	refresh    func(ctx context.Context, t *Type) (*Type, error)
 	textValues prometheus.Counter // values that are passed as text
 	failed     error              // of refresh; what was written since is not to be used
+	masked     []byte             // memory
 }
 
 // fillKey gives c the key of a row; old has what row does not.
@@ -26,7 +27,12 @@ func (e *rowEncoder) fillKey(ctx context.Context, c *change, rel *relation, row,
 			f = &old[i] // the old key is sent where it is TOASTed
 		}
 		c.path = append(c.path, '/')
-		c.path = events.AppendToken(c.path, f.text)
+		text := f.text
+		if m := rel.columns[i].mask; m != nil && f.kind == fieldText {
+			e.masked = m.appendText(e.masked[:0], text)
+			text = e.masked
+		}
+		c.path = events.AppendToken(c.path, text)
 		c.key = append(c.key, "{,"[min(n, 1)])
 		c.key = append(c.key, rel.columns[i].label...)
 		c.key = e.value(ctx, c.key, &rel.columns[i], f)
@@ -58,7 +64,7 @@ func (e *rowEncoder) image(ctx context.Context, dst []byte, rel *relation, row, 
 		if f.kind == fieldUnchanged && fill != nil {
 			f = &fill[i]
 		}
-		if f.kind == fieldUnchanged {
+		if f.kind == fieldUnchanged || rel.columns[i].hidden {
 			continue
 		}
 		dst = append(dst, separator)
@@ -76,7 +82,7 @@ func (e *rowEncoder) image(ctx context.Context, dst []byte, rel *relation, row, 
 func (e *rowEncoder) identityImage(ctx context.Context, dst []byte, rel *relation, row []field) []byte {
 	separator := byte('{')
 	for i := range rel.columns {
-		if !rel.columns[i].identity || row[i].kind == fieldUnchanged {
+		if !rel.columns[i].identity || row[i].kind == fieldUnchanged || rel.columns[i].hidden {
 			continue
 		}
 		dst = append(dst, separator)
@@ -93,6 +99,10 @@ func (e *rowEncoder) identityImage(ctx context.Context, dst []byte, rel *relatio
 func (e *rowEncoder) value(ctx context.Context, dst []byte, col *column, f *field) []byte {
 	if f.kind != fieldText {
 		return append(dst, "null"...)
+	}
+	if col.mask != nil {
+		dst = append(dst, '"')
+		return append(col.mask.appendText(dst, f.text), '"')
 	}
 	start := len(dst)
 	dst, ok := col.typ.AppendValue(dst, f.text)

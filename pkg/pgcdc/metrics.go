@@ -13,6 +13,8 @@ type Metrics struct {
 	textValues   *prometheus.CounterVec
 	snapshotRows *prometheus.CounterVec
 	oversize     *prometheus.CounterVec
+	filtered     *prometheus.CounterVec
+	filterErrors *prometheus.CounterVec
 	received     *prometheus.GaugeVec
 	confirmed    *prometheus.GaugeVec
 	heartbeat    *prometheus.GaugeVec
@@ -33,12 +35,14 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 		textValues:   counter("text_values_total", "Values that could not be decoded, and were passed as PostgreSQL's text."),
 		snapshotRows: counter("snapshot_rows_total", "Rows that were read by snapshots."),
 		oversize:     counter("oversize_total", "Events that were too large, and went on as stubs."),
+		filtered:     counter("filtered_total", "Changes that were read and are not published, by what left them out.", "why"),
+		filterErrors: counter("filter_errors_total", "Changes that sources[].filter could not judge, and that were published."),
 		received:     gauge("wal_received_lsn", "How far the write-ahead log was received, in bytes."),
 		confirmed:    gauge("wal_confirmed_lsn", "How far PostgreSQL was told to forget the write-ahead log, in bytes."),
 		heartbeat:    gauge("heartbeat_seconds", "Round trip of the last heartbeat through the write-ahead log."),
 	}
 	if registerer != nil {
-		registerer.MustRegister(m.changes, m.transactions, m.textValues, m.snapshotRows, m.oversize, m.received, m.confirmed, m.heartbeat)
+		registerer.MustRegister(m.changes, m.transactions, m.textValues, m.snapshotRows, m.oversize, m.filtered, m.filterErrors, m.received, m.confirmed, m.heartbeat)
 	}
 	return m
 }
@@ -46,7 +50,9 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 // sourceMetrics are those of one source, at zero from the start.
 type sourceMetrics struct {
 	changes                                          map[events.Op]prometheus.Counter
+	filtered                                         map[string]prometheus.Counter // by why
 	transactions, textValues, snapshotRows, oversize prometheus.Counter
+	filterErrors                                     prometheus.Counter
 	received, confirmed, heartbeat                   prometheus.Gauge
 }
 
@@ -56,6 +62,8 @@ func (m *Metrics) of(source string) *sourceMetrics {
 	}
 	s := &sourceMetrics{
 		changes:      map[events.Op]prometheus.Counter{},
+		filtered:     map[string]prometheus.Counter{},
+		filterErrors: m.filterErrors.WithLabelValues(source),
 		transactions: m.transactions.WithLabelValues(source),
 		textValues:   m.textValues.WithLabelValues(source),
 		snapshotRows: m.snapshotRows.WithLabelValues(source),
@@ -66,6 +74,9 @@ func (m *Metrics) of(source string) *sourceMetrics {
 	}
 	for _, op := range events.Ops() {
 		s.changes[op] = m.changes.WithLabelValues(source, string(op))
+	}
+	for _, why := range []string{whyTable, whyOp, whyFilter} {
+		s.filtered[why] = m.filtered.WithLabelValues(source, why)
 	}
 	return s
 }

@@ -28,6 +28,9 @@ type column struct {
 	label    []byte // the name as a JSON string, and a colon
 	typ      *Type
 	identity bool // the old row's value is sent where the replica identity is not full
+
+	mask   *mask // nil publishes values as they are
+	hidden bool  // it is in no event
 }
 
 func newColumn(name string, typ *Type, identity bool) column {
@@ -138,7 +141,9 @@ func parseRelation(p *payload) (*wireRelation, error) {
 
 // tableFacts are what the catalog knows of a relation, and the wire does not.
 type tableFacts struct {
+	found     bool     // the table is still there
 	primary   []string // columns of the primary key, in its definition order
+	columns   []string
 	ancestors [][2]string
 }
 
@@ -148,6 +153,7 @@ type describer struct {
 	query    *querier
 	catalog  *Catalog
 	patterns patterns
+	masking  *masking
 }
 
 // describe makes a relation of the Relation message.
@@ -169,11 +175,14 @@ func (d *describer) describe(ctx context.Context, w *wireRelation, again bool) (
 		r.columns = append(r.columns, newColumn(c.name, typ, c.identity))
 	}
 	r.setKey(facts.primary)
-	r.published = d.patterns.match(w.schema, w.table)
-	for _, a := range facts.ancestors {
-		r.published = r.published || d.patterns.match(a[0], a[1])
+	names := append([][2]string{{w.schema, w.table}}, facts.ancestors...)
+	if r.published = d.patterns.matchAny(names); !r.published {
+		return r, nil
 	}
-	return r, nil
+	if err := d.masking.apply(r, owned{names: names, unknown: !facts.found}, facts.columns); err != nil {
+		return nil, err
+	}
+	return r, d.masking.checkKey(r)
 }
 
 // primaryKeySQL gives the names of the primary key's columns of the table in c, in the key's definition order.
@@ -193,17 +202,18 @@ func ancestorsSQL(property string) string {
 }
 
 var factsSQL = `
-SELECT ` + primaryKeySQL + `, ` + ancestorsSQL("s.nspname") + `, ` + ancestorsSQL("a.relname") + `
+SELECT ` + primaryKeySQL + `, ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), ` + ancestorsSQL("s.nspname") + `, ` + ancestorsSQL("a.relname") + `
   FROM pg_catalog.pg_class c WHERE c.oid = $1`
 
 // facts gives nothing of a table that was dropped since.
 func (d *describer) facts(ctx context.Context, oid uint32) (facts tableFacts, err error) {
 	err = d.query.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		var schemas, tables []string
-		err := conn.QueryRow(ctx, factsSQL, oid).Scan(&facts.primary, &schemas, &tables)
+		err := conn.QueryRow(ctx, factsSQL, oid).Scan(&facts.primary, &facts.columns, &schemas, &tables)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
 		}
+		facts.found = err == nil
 		for i := range schemas {
 			facts.ancestors = append(facts.ancestors, [2]string{schemas[i], tables[i]})
 		}

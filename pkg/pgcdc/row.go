@@ -58,7 +58,7 @@ const (
 )
 
 func (d *decoder) insert(ctx context.Context, p *payload) error {
-	rel, fresh, err := d.row(p)
+	rel, fresh, err := d.row(p, events.OpInsert)
 	if err != nil || !fresh {
 		return err
 	}
@@ -76,7 +76,7 @@ func (d *decoder) insert(ctx context.Context, p *payload) error {
 }
 
 func (d *decoder) update(ctx context.Context, p *payload) error {
-	rel, fresh, err := d.row(p)
+	rel, fresh, err := d.row(p, events.OpUpdate)
 	if err != nil || !fresh {
 		return err
 	}
@@ -119,7 +119,7 @@ func (d *decoder) update(ctx context.Context, p *payload) error {
 }
 
 func (d *decoder) delete(ctx context.Context, p *payload) error {
-	rel, fresh, err := d.row(p)
+	rel, fresh, err := d.row(p, events.OpDelete)
 	if err != nil || !fresh {
 		return err
 	}
@@ -141,21 +141,34 @@ func (d *decoder) delete(ctx context.Context, p *payload) error {
 }
 
 // row counts a change of a row; fresh tells whether it is to be published.
-func (d *decoder) row(p *payload) (rel *relation, fresh bool, err error) {
+func (d *decoder) row(p *payload, op events.Op) (rel *relation, fresh bool, err error) {
 	if rel, err = d.known(p.uint32()); err != nil {
 		return nil, false, err
 	}
 	fresh, err = d.next()
-	return rel, fresh && rel.published, err
+	return rel, fresh && d.wants(rel, op), err
 }
 
-// holdRow fills in the key, from row, or from old where row does not have a value, and holds c.
+// wants tells whether a change that is not stored yet is one that is published, as far as its table and operation say.
+func (d *decoder) wants(rel *relation, op events.Op) bool {
+	if !rel.published {
+		d.metrics.filtered[whyTable].Inc()
+		return false
+	}
+	return d.sieve.takes(op)
+}
+
+// holdRow fills in the key, from row, or from old where row does not have a value, and holds c, unless a filter holds it
+// back: then it is nothing that rows which are read beside the stream would have to heed either.
 func (d *decoder) holdRow(ctx context.Context, c *change, rel *relation, row, old []field) error {
 	d.fillKey(ctx, c, rel, row, old)
 	if d.failed != nil {
 		return fmt.Errorf("decode %s: %w", rel, d.failed)
 	}
 	d.address(c, rel)
+	if !d.sieve.passes(ctx, &c.Change) {
+		return nil
+	}
 	d.touched(rel, d.xid, row, old)
 	return d.hold(ctx, c)
 }
@@ -164,7 +177,7 @@ func (d *decoder) holdRow(ctx context.Context, c *change, rel *relation, row, ol
 func (d *decoder) listUnchanged(c *change, rel *relation, old []field) {
 	c.unchanged = c.unchanged[:0]
 	for i := range rel.columns {
-		if d.new[i].kind == fieldUnchanged && (old == nil || old[i].kind == fieldUnchanged) {
+		if d.new[i].kind == fieldUnchanged && !rel.columns[i].hidden && (old == nil || old[i].kind == fieldUnchanged) {
 			c.unchanged = append(c.unchanged, rel.columns[i].name)
 		}
 	}
@@ -180,7 +193,7 @@ func (d *decoder) listChanged(c *change, rel *relation) {
 	}
 	c.changed = c.changed[:0]
 	for i := range rel.columns {
-		if d.new[i].kind != fieldUnchanged && !d.new[i].equal(&d.old[i]) {
+		if d.new[i].kind != fieldUnchanged && !rel.columns[i].hidden && !d.new[i].equal(&d.old[i]) {
 			c.changed = append(c.changed, rel.columns[i].name)
 		}
 	}

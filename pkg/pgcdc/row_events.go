@@ -16,6 +16,7 @@ type rowEvents struct {
 	lsn         events.LSN // names the reading in the events' ids
 	time        time.Time  // of the events
 
+	sieve  *sieve
 	change *change
 	row    []field
 }
@@ -23,11 +24,11 @@ type rowEvents struct {
 func (r *run) newRowEvents() *rowEvents {
 	return &rowEvents{
 		rowEncoder: r.newEncoder(), source: r.opts.Name, incarnation: r.out.position.Incarnation, partitions: r.opts.Partitions,
-		change: new(change),
+		sieve: r.newSieve(), change: new(change),
 	}
 }
 
-// put puts a row as an event at its place. The values are of the table's columns, and behind them of the row's ctid where
+// put puts a row as an event at its place, unless a filter holds it back. The values are of the table's columns, and behind them of the row's ctid where
 // the table has no key.
 func (e *rowEvents) put(ctx context.Context, out *output, t *snapshotTable, values [][]byte, at events.Sequence) error {
 	e.row = e.row[:0]
@@ -37,6 +38,9 @@ func (e *rowEvents) put(ctx context.Context, out *output, t *snapshotTable, valu
 		} else {
 			e.row = append(e.row, field{kind: fieldText, text: value})
 		}
+	}
+	if !e.sieve.takes(events.OpSnapshot) {
+		return nil
 	}
 	c := e.change
 	c.Change = events.Change{Source: e.source, Op: events.OpSnapshot, Schema: t.relation.schema, Table: t.relation.table,
@@ -55,5 +59,8 @@ func (e *rowEvents) put(ctx context.Context, out *output, t *snapshotTable, valu
 	c.id = events.AppendSnapshotID(c.id[:0], e.source, e.incarnation, e.lsn, t.OID, named)
 	c.ID = c.id
 	c.subject = t.relation.subject(e.source, c.Op, events.Partition(c.path, e.partitions))
+	if !e.sieve.passes(ctx, &c.Change) {
+		return nil
+	}
 	return out.add(ctx, c)
 }

@@ -117,7 +117,8 @@ type snapshot struct {
 	conn   *pgconn.PgConn
 	cursor cursor
 	slot   events.LSN
-	place  place // of the last row, in a table without a key
+	table  *relation // that is being read
+	place  place     // of the last row, in a table without a key
 }
 
 // at is the place of the last row: before all that the slot brings.
@@ -127,12 +128,14 @@ func (s *snapshot) at() events.Sequence {
 
 // read reads the rows of a table behind the cursor, as they come from the server, so that no table is ever in memory.
 func (s *snapshot) read(ctx context.Context, t *snapshotTable) error {
+	s.table = t.relation
 	if s.cursor.Table != t.OID {
 		s.cursor.Table, s.cursor.After = t.OID, nil
 	} else if !t.keyed() && s.cursor.File != t.File && s.cursor.After != nil {
 		s.opts.Log.Warn("the table was rewritten, and has no key: its rows are read again from the first", "table", t.relation.String())
 		s.cursor.After = nil
 	}
+	s.cursor.After = s.unseal(t.relation, s.cursor.After)
 	if after := len(s.cursor.After); after > 0 && after != max(1, len(t.relation.key)) {
 		s.opts.Log.Warn("the table has another key than before: its rows are read again from the first", "table", t.relation.String())
 		s.cursor.After = nil
@@ -202,7 +205,12 @@ func (s *snapshot) keep(n int, value []byte) {
 
 // mark hands over the rows with the cursor behind them.
 func (s *snapshot) mark(ctx context.Context) error {
-	encoded, err := json.Marshal(s.cursor)
+	stored := s.cursor
+	var err error
+	if stored.After, err = s.seal(s.table, stored.After); err != nil {
+		return err
+	}
+	encoded, err := json.Marshal(stored)
 	if err != nil {
 		return fmt.Errorf("encode the cursor: %w", err)
 	}

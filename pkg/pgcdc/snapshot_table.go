@@ -140,6 +140,9 @@ func (r *run) describeTable(ctx context.Context, conn *pgx.Conn, p *publishedTab
 		t.types = append(t.types, c.Type)
 	}
 	t.relation.setKey(p.Primary)
+	if err := r.maskTable(ctx, t.relation); err != nil {
+		return nil, err
+	}
 	if t.Partitioned && len(t.relation.key) == 0 {
 		return nil, refused("publication %s publishes via the partition root %s, which has no primary key, so its rows can't be told apart in a snapshot: "+
 			"give it one, or set sources[].snapshot to false", r.opts.Publication, t.relation)

@@ -23,7 +23,7 @@ import (
 type Options struct {
 	Name        string
 	ConnString  string   // a URL or a list of key=value, as libpq has it
-	Tables      []string // patterns schema.table, with * within a part
+	Tables      []string // patterns schema.table, with * within a part; those behind a ! are left out
 	Slot        string   // tributary_<name> if empty
 	Publication string   // tributary_<name> if empty
 	Snapshot    bool     // read the rows that are there at the first start
@@ -32,6 +32,17 @@ type Options struct {
 	MaxEvent    int // bytes; a larger event goes to Oversize, and its stub on; 0 is no bound
 	Log         *slog.Logger
 	Metrics     *Metrics
+
+	// What of the tables is published. A column is named [schema.]table.column, with * within a part, and ? behind it where it
+	// need not be there.
+	Ops     []events.Op       // all if empty; without snapshot, Snapshot is false
+	Exclude []string          // columns that no event has
+	Masks   map[string]string // columns, and what replaces their values: sha256, hmac or redact
+	MaskKey []byte            // of hmac
+
+	// Keep tells whether an event is published; nil keeps all. It is called by one goroutine at a time for each reader of the
+	// source, and has to give the same answer for the same event. An event for which it errors is published.
+	Keep func(*Candidate) (bool, error)
 
 	// Oversize keeps the envelope of an event that is larger than MaxEvent. It has to be idempotent by id, since an event
 	// may be read again, and to copy what it keeps.
@@ -42,6 +53,8 @@ type Options struct {
 type Source struct {
 	opts      Options
 	patterns  patterns
+	rules     *columnRules
+	ops       map[events.Op]bool // that are published; nil for all
 	connector *connector
 	metrics   *sourceMetrics
 	contacted atomic.Bool // the database let us in once: from then on a refusal to do so is trouble that passes
@@ -79,11 +92,34 @@ func New(o Options) (*Source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s.tables: %w", key, err)
 	}
+	ops, err := parseOps(o.Ops)
+	if err != nil {
+		return nil, fmt.Errorf("%s.ops: %w", key, err)
+	}
+	o.Snapshot = o.Snapshot && (ops == nil || ops[events.OpSnapshot])
+	rules, err := parseColumnRules(&o)
+	if err != nil {
+		return nil, fmt.Errorf("%s.%w", key, err)
+	}
 	c, err := newConnector(o.Name, o.ConnString)
 	if err != nil {
 		return nil, fmt.Errorf("%s.postgres: %w", key, err)
 	}
-	return &Source{opts: o, patterns: p, connector: c, metrics: o.Metrics.of(o.Name)}, nil
+	return &Source{opts: o, patterns: p, rules: rules, ops: ops, connector: c, metrics: o.Metrics.of(o.Name)}, nil
+}
+
+func parseOps(list []events.Op) (map[events.Op]bool, error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	ops := map[events.Op]bool{}
+	for _, op := range list {
+		if !op.Valid() {
+			return nil, fmt.Errorf("%q is none of %v", op, events.Ops())
+		}
+		ops[op] = true
+	}
+	return ops, nil
 }
 
 func validSlot(name string) bool {
@@ -105,13 +141,14 @@ type run struct {
 	state   ingest.State
 	query   *querier
 	catalog *Catalog
+	masking *masking
 	version int // the server's, as server_version_num has it
 	out     *output
 }
 
 // Run implements ingest.Source.
 func (s *Source) Run(ctx context.Context, state ingest.State, feed *ingest.Feed) error {
-	r := &run{Source: s, feed: feed, state: state, query: newQuerier(s.openQuery)}
+	r := &run{Source: s, feed: feed, state: state, query: newQuerier(s.openQuery), masking: newMasking(s.rules)}
 	defer r.query.close(ctx)
 	r.catalog = NewCatalog(r.query.query)
 	r.out = newOutput(s, feed, state.Position)
@@ -128,6 +165,9 @@ func (r *run) run(ctx context.Context) error {
 		return err
 	}
 	if err := r.checkMirror(system); err != nil {
+		return err
+	}
+	if err := r.checkRules(ctx); err != nil {
 		return err
 	}
 	switch phase := r.state.Position.Phase; phase {

@@ -38,6 +38,7 @@ type store struct {
 	ids    map[string]bool
 	state  ingest.State
 	marks  int
+	marked []ingest.Position
 }
 
 func newStore(t testing.TB) *store { return &store{t: t, ids: map[string]bool{}} }
@@ -87,6 +88,7 @@ func (s *store) add(item *ingest.Item) {
 
 func (s *store) mark(p *ingest.Position) {
 	s.marks++
+	s.marked = append(s.marked, *p)
 	next := *p
 	if next.Incarnation != s.state.Position.Incarnation {
 		s.state.Last, s.state.Through = events.Sequence{}, 0
@@ -108,6 +110,13 @@ func (s *store) all() []stored {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]stored(nil), s.events...)
+}
+
+// positions gives all that were put.
+func (s *store) positions() []ingest.Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]ingest.Position(nil), s.marked...)
 }
 
 // where gives how far the source is stored.

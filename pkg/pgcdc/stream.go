@@ -106,10 +106,10 @@ func (r *run) explainStart(err error) error {
 func (r *run) resetCommand() string { return "tributary snapshot --reset " + r.opts.Name }
 
 func (r *run) newDecoder(beat *heartbeat, added *additions) *decoder {
-	describer := &describer{query: r.query, catalog: r.catalog, patterns: r.patterns}
+	describer := &describer{query: r.query, catalog: r.catalog, patterns: r.patterns, masking: r.masking}
 	d := &decoder{
 		source: r.opts.Name, incarnation: r.out.position.Incarnation, partitions: r.opts.Partitions, stored: r.state.Last,
-		rowEncoder: r.newEncoder(), describe: describer.describe, put: r.out.event, heartbeat: beat.came, metrics: r.metrics,
+		rowEncoder: r.newEncoder(), describe: describer.describe, put: r.out.event, heartbeat: beat.came, metrics: r.metrics, sieve: r.newSieve(),
 		own: added.came, touched: added.touched, emptied: added.emptied,
 	}
 	d.init()

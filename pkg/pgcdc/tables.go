@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -12,45 +13,70 @@ import (
 // ownSchema holds tables of our own, which are never read: each event of them would make another.
 const ownSchema = "tributary"
 
-// patterns say which tables are read.
-type patterns [][2]string
+// patterns say which tables are read: those that one of them matches, and none of those with a !.
+type patterns []tablePattern
+
+type tablePattern struct {
+	schema, table string
+	except        bool
+}
 
 func parsePatterns(texts []string) (patterns, error) {
-	if len(texts) == 0 {
-		return nil, errors.New("at least one pattern is needed, such as public.*")
-	}
 	var p patterns
+	some := false
 	for _, text := range texts {
-		schema, table, ok := strings.Cut(text, ".")
+		name, except := strings.CutPrefix(text, "!")
+		schema, table, ok := strings.Cut(name, ".")
 		if !ok || schema == "" || table == "" {
 			return nil, fmt.Errorf("%q is not schema.table, with * for any text within a part", text)
 		}
-		p = append(p, [2]string{schema, table})
+		p = append(p, tablePattern{schema, table, except})
+		some = some || !except
+	}
+	if !some {
+		return nil, errors.New("at least one pattern without ! is needed, such as public.*")
 	}
 	return p, nil
 }
 
+// match tells whether the name of a table is read.
 func (p patterns) match(schema, table string) bool {
-	if schema == ownSchema || schema == "information_schema" || strings.HasPrefix(schema, "pg_") {
-		return false
-	}
-	for _, pattern := range p {
-		if glob(pattern[0], schema) && glob(pattern[1], table) {
-			return true
+	return p.matchAny([][2]string{{schema, table}})
+}
+
+// matchAny tells whether a table is read that has these names: its own, and those of the tables that it is a partition of.
+func (p patterns) matchAny(names [][2]string) bool {
+	matched := false
+	for _, name := range names {
+		schema := name[0]
+		if schema == ownSchema || schema == "information_schema" || strings.HasPrefix(schema, "pg_") {
+			continue
+		}
+		for _, pattern := range p {
+			if !glob(pattern.schema, schema) || !glob(pattern.table, name[1]) {
+				continue
+			}
+			if pattern.except {
+				return false
+			}
+			matched = true
 		}
 	}
-	return false
+	return matched
 }
 
 // open tells whether tables may match that are still to be made.
 func (p patterns) open() bool {
-	return strings.Contains(p.String(), "*")
+	return slices.ContainsFunc(p, func(t tablePattern) bool { return !t.except && strings.Contains(t.schema+t.table, "*") })
 }
 
 func (p patterns) String() string {
 	texts := make([]string, len(p))
 	for i, pattern := range p {
-		texts[i] = pattern[0] + "." + pattern[1]
+		texts[i] = pattern.schema + "." + pattern.table
+		if pattern.except {
+			texts[i] = "!" + texts[i]
+		}
 	}
 	return strings.Join(texts, ", ")
 }
@@ -82,6 +108,15 @@ type table struct {
 	Readable     bool     // we may SELECT from it
 	Published    bool     // by our publication
 	Ancestors    []string // schema, name, schema, name, … of what it is a partition of
+}
+
+// names are its own, and those of what it is a partition of.
+func (t *table) names() [][2]string {
+	names := [][2]string{{t.Schema, t.Name}}
+	for i := 0; i+1 < len(t.Ancestors); i += 2 {
+		names = append(names, [2]string{t.Ancestors[i], t.Ancestors[i+1]})
+	}
+	return names
 }
 
 func (t *table) quoted() string { return pgx.Identifier{t.Schema, t.Name}.Sanitize() }
@@ -126,11 +161,7 @@ func (r *run) matching(ctx context.Context) (tables []table, err error) {
 	}
 	matching := tables[:0]
 	for _, t := range tables {
-		named := r.patterns.match(t.Schema, t.Name)
-		for i := 0; i+1 < len(t.Ancestors); i += 2 {
-			named = named || r.patterns.match(t.Ancestors[i], t.Ancestors[i+1])
-		}
-		if named {
+		if r.patterns.matchAny(t.names()) {
 			matching = append(matching, t)
 		}
 	}
