@@ -22,6 +22,7 @@ var ingestService = service{
 	name:    "ingest",
 	summary: "reads committed changes from PostgreSQL, and what applications publish, into EVENTS",
 	require: []string{"nats", "sources"},
+	load:    loadSources,
 	run:     runIngest,
 }
 
@@ -115,18 +116,15 @@ func pgSources(env *environment, road *road) ([]*pgcdc.Source, error) {
 	metrics := pgcdc.NewMetrics(env.metrics)
 	dead := deadletter.New(road.js)
 	var sources []*pgcdc.Source
-	for i, s := range env.config.Sources {
-		url, err := s.Postgres.Resolve()
+	all, err := sourceOptions(env)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range all {
+		o.Partitions, o.MaxEvent, o.Oversize, o.Metrics = road.applied.Partitions, maxEvent(road), keepOversize(dead, o.Name), metrics
+		source, err := pgcdc.New(o)
 		if err != nil {
-			return nil, fmt.Errorf("sources[%d].postgres %w", i, err)
-		}
-		source, err := pgcdc.New(pgcdc.Options{
-			Name: s.Name, ConnString: url, Tables: s.Tables, Slot: s.Slot, Publication: s.Publication, Snapshot: s.Snapshot,
-			Heartbeat: s.Heartbeat, Partitions: road.applied.Partitions, MaxEvent: maxEvent(road),
-			Oversize: keepOversize(dead, s.Name), Log: env.log, Metrics: metrics,
-		})
-		if err != nil {
-			return nil, fmt.Errorf("sources[%d]: %w", i, err)
+			return nil, err
 		}
 		sources = append(sources, source)
 	}

@@ -38,6 +38,7 @@ func (x *examination) postgres(ctx context.Context, d *deployment, source config
 	defer cancel()
 	report, err := pgcdc.Inspect(ctx, pgcdc.Options{
 		Name: source.Name, ConnString: url, Tables: source.Tables, Slot: source.Slot, Publication: source.Publication,
+		Exclude: source.Exclude, Masks: source.Mask, MaskKey: unused(source.MaskKey),
 	})
 	if err != nil {
 		x.add(area, checkDatabase, fails, "start PostgreSQL, or correct sources[].postgres", "%v", err)
@@ -55,6 +56,19 @@ func (x *examination) postgres(ctx context.Context, d *deployment, source config
 	}
 	x.publication(area, source, &report)
 	x.tables(area, source.Name, &report)
+	if report.Columns != nil {
+		x.add(area, "masks", fails, "correct sources[].mask or sources[].exclude", "%v", report.Columns)
+	} else if len(source.Exclude)+len(source.Mask) > 0 {
+		x.add(area, "masks", passes, "", "every column that is named is there")
+	}
+}
+
+// unused stands for a key that need not be known here.
+func unused(key config.Secret) []byte {
+	if key.Empty() {
+		return nil
+	}
+	return []byte("not the key, which need not be here")
 }
 
 // server checks settings and rights.

@@ -70,7 +70,7 @@ func TestTheSmallestFileThatWorksLoads(t *testing.T) {
 		ShutdownTimeout: 10 * time.Second,
 	}
 	ignore := []cmp.Option{
-		cmpopts.IgnoreUnexported(config.Config{}), cmpopts.IgnoreFields(config.Source{}, "Postgres"),
+		cmpopts.IgnoreUnexported(config.Config{}), cmpopts.IgnoreFields(config.Source{}, "Postgres", "MaskKey"),
 		cmpopts.IgnoreFields(config.Indexer{}, "Password", "APIKey"),
 		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 	}
@@ -128,6 +128,13 @@ func TestFilesAreRefusedWithKeyPlaceAndRemedy(t *testing.T) {
 		"a slot twice":             {"sources: [{name: a, postgres: env:X, slot: s}, {name: b, postgres: env:X, slot: s}]", []string{`sources[1].slot must be another than that of sources[0] on the same database`}},
 		"no slot":                  {"sources: [{name: a, postgres: env:X, slot: My-Slot}]", []string{`sources[0].slot must be 1 to 63 of a-z, 0-9 and _, got "My-Slot"`}},
 		"a source without address": {"sources: [{name: a}]", []string{"sources[0].postgres must be set"}},
+		"only tables left out":     {"sources: [{name: a, postgres: env:X, tables: ['!public.a']}]", []string{"sources[0].tables must name a table to publish"}},
+		"no operation":             {"sources: [{name: a, postgres: env:X, ops: [insert, upsert]}]", []string{`sources[0].ops must be of [insert update delete truncate snapshot message], got "upsert"`}},
+		"no way to mask":           {"sources: [{name: a, postgres: env:X, mask: {u.mail: md5}}]", []string{`sources[0].mask must be sha256, hmac or redact for u.mail, got "md5"`}},
+		"a mask without a way":     {"sources: [{name: a, postgres: env:X, mask: {u.mail: }}]", []string{"sources[0].mask must give u.mail one value"}},
+		"a list of masks":          {"sources: [{name: a, postgres: env:X, mask: [u.mail]}]", []string{"sources[0].mask must be names with values, got a list"}},
+		"a mask without its key":   {"sources: [{name: a, postgres: env:X, mask: {u.mail: hmac}}]", []string{"sources[0].mask_key must be set, to env:NAME or file:PATH"}},
+		"a mask's key in the file": {"sources: [{name: a, postgres: env:X, mask_key: hunter2}]", []string{"sources[0].mask_key must be env:NAME or file:PATH (the value is not shown)"}},
 		"a table without schema":   {"sources: [{name: a, postgres: env:X, tables: [orders]}]", []string{`sources[0].tables must be schema.table`}},
 		"no YAML":                  {"worker: {concurrency: 5", []string{"tributary.yaml:1:"}},
 		"a key twice":              {"worker: {}\nworker: {}", []string{"tributary.yaml:2:1:", "worker"}},

@@ -73,6 +73,7 @@ func (c *Config) complete(dir string, lookup func(string) (string, bool)) error 
 	for i := range c.Sources {
 		source := &c.Sources[i]
 		source.Postgres = source.Postgres.from(dir, lookup)
+		source.MaskKey = source.MaskKey.from(dir, lookup)
 		if source.Slot == "" {
 			source.Slot = "tributary_" + source.Name
 		}

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"reflect"
@@ -93,6 +94,7 @@ func (c *Config) judgeSources(report func(path, message string)) {
 		if message := judgeTables(source.Tables); message != "" {
 			report(at+"tables", message)
 		}
+		source.judgeChoice(at, report)
 		if !validSlot(source.Slot) {
 			report(at+"slot", fmt.Sprintf("must be 1 to 63 of a-z, 0-9 and _, got %q", source.Slot))
 		}
@@ -111,12 +113,40 @@ func judgeTables(tables []string) string {
 	if len(tables) == 0 {
 		return "must name a table, such as public.orders or public.*"
 	}
+	some := false
 	for _, table := range tables {
-		if schema, name, dotted := strings.Cut(table, "."); !dotted || schema == "" || name == "" {
+		pattern, except := strings.CutPrefix(table, "!")
+		if schema, name, dotted := strings.Cut(pattern, "."); !dotted || schema == "" || name == "" {
 			return fmt.Sprintf("must be schema.table, such as public.orders or public.*, got %q", table)
 		}
+		some = some || !except
+	}
+	if !some {
+		return "must name a table to publish, such as public.*, beside those that it leaves out"
 	}
 	return ""
+}
+
+// judgeChoice checks what of the tables is published, as far as that can be done without the expressions and the tables.
+func (s *Source) judgeChoice(at string, report func(path, message string)) {
+	for _, op := range s.Ops {
+		if !events.Op(op).Valid() {
+			report(at+"ops", fmt.Sprintf("must be of %v, got %q", events.Ops(), op))
+		}
+	}
+	keyed := false
+	for _, column := range slices.Sorted(maps.Keys(s.Mask)) {
+		keyed = keyed || s.Mask[column] == "hmac"
+		if how := s.Mask[column]; how != "sha256" && how != "hmac" && how != "redact" {
+			report(at+"mask", fmt.Sprintf("must be sha256, hmac or redact for %s, got %q", column, how))
+		}
+	}
+	switch {
+	case keyed && s.MaskKey.Empty():
+		report(at+"mask_key", "must be set, to env:NAME or file:PATH: a mask is hmac")
+	case !s.MaskKey.Empty() && !s.MaskKey.elsewhere():
+		report(at+"mask_key", "must be env:NAME or file:PATH (the value is not shown)")
+	}
 }
 
 func validSlot(name string) bool {

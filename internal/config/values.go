@@ -15,6 +15,7 @@ var (
 	sizeType     = reflect.TypeFor[Size]()
 	secretType   = reflect.TypeFor[Secret]()
 	prefixType   = reflect.TypeFor[netip.Prefix]()
+	maskType     = reflect.TypeFor[Mask]()
 )
 
 // typeName is what a user calls the type of a key; empty for a section.
@@ -34,6 +35,8 @@ func typeName(t reflect.Type) string {
 		return "number"
 	case t.Kind() == reflect.Bool:
 		return "bool"
+	case t == maskType:
+		return "names with values"
 	case t.Kind() == reflect.Slice && typeName(t.Elem()) != "":
 		return "list of " + typeName(t.Elem()) + "s"
 	default:

@@ -138,6 +138,8 @@ func (d *document) field(target reflect.Value, field reflect.StructField, path s
 		d.sections(target, path, node)
 	case field.Type.Kind() == reflect.Slice:
 		d.list(target, path, node)
+	case field.Type == maskType:
+		d.mapping(target, path, node)
 	default:
 		d.scalar(target, field, path, node)
 	}
@@ -190,6 +192,34 @@ func (d *document) list(target reflect.Value, path string, node ast.Node) {
 	if err := setList(target, texts); err != nil {
 		d.fail(node.GetToken(), "%s must be a list; each item must be %v", path, err)
 	}
+}
+
+// mapping sets names with values that are no keys of ours.
+func (d *document) mapping(target reflect.Value, path string, node ast.Node) {
+	node = d.resolve(node)
+	if node == nil {
+		return
+	}
+	d.note(path, node)
+	mapping, ok := node.(*ast.MappingNode)
+	if !ok {
+		d.fail(node.GetToken(), "%s must be names with values, got %s", path, kindOf(node))
+		return
+	}
+	values := Mask{}
+	for _, entry := range mapping.Values {
+		name := entry.Key.GetToken().Value
+		if value := d.resolve(entry.Value); value != nil {
+			values[name], ok = textOf(value)
+		} else {
+			ok = false
+		}
+		if !ok {
+			d.fail(entry.Key.GetToken(), "%s must give %s one value", path, name)
+			return
+		}
+	}
+	target.Set(reflect.ValueOf(values))
 }
 
 func (d *document) sections(target reflect.Value, path string, node ast.Node) {

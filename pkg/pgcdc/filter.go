@@ -1,6 +1,7 @@
 package pgcdc
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 
@@ -12,6 +13,7 @@ type Candidate struct {
 	Op            events.Op
 	Schema, Table string // empty for a logical message
 	Envelope      []byte // the event as it would be published, but that tx.last is false; only during the call
+	Data          []byte // its member data
 }
 
 // Why a change is not published.
@@ -52,7 +54,8 @@ func (s *sieve) passes(ctx context.Context, c *events.Change) bool {
 		return true
 	}
 	s.envelope = events.AppendChange(s.envelope[:0], c)
-	kept, err := s.keep(&Candidate{Op: c.Op, Schema: c.Schema, Table: c.Table, Envelope: s.envelope})
+	_, data, _ := bytes.Cut(s.envelope, []byte(`,"data":`)) // nothing before it holds a quote of its own
+	kept, err := s.keep(&Candidate{Op: c.Op, Schema: c.Schema, Table: c.Table, Envelope: s.envelope, Data: data[:len(data)-1]})
 	if err != nil {
 		s.metrics.filterErrors.Inc()
 		s.tell(ctx, c, err)

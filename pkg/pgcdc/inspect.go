@@ -2,11 +2,13 @@ package pgcdc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tributary-dev/tributary/pkg/events"
+	"github.com/tributary-dev/tributary/pkg/ingest"
 )
 
 // Standing is how a database's log and a slot of it stand.
@@ -89,6 +91,7 @@ type Report struct {
 	Owned        bool // it belongs to the role, so that tables can be added
 	Open         bool // tables may match that are still to be made
 	Tables       []TableReport
+	Columns      error // what is wrong with Exclude and Masks, as ingest would refuse it
 }
 
 // TableReport is one table that sources[].tables names.
@@ -112,7 +115,7 @@ SELECT current_database()::text, current_setting('server_version_num')::int, cur
        (SELECT count(*) FROM pg_catalog.pg_replication_slots WHERE slot_type = 'logical')`
 
 // Inspect looks at a database as a source with these options would read it, and changes nothing. Of the options, Name,
-// ConnString, Tables, Slot and Publication count.
+// ConnString, Tables, Exclude, Masks, Slot and Publication count.
 func Inspect(ctx context.Context, o Options) (Report, error) {
 	o.Partitions, o.MaxEvent = max(o.Partitions, 1), 0
 	source, err := New(o)
@@ -151,6 +154,11 @@ func Inspect(ctx context.Context, o Options) (Report, error) {
 		const full = "f"
 		published := publication != nil && (publication.all || !lacking[t.OID])
 		report.Tables = append(report.Tables, TableReport{t.Schema, t.Name, published, t.Identifiable, t.Identity == full, t.Readable, t.Partitioned})
+	}
+	if err := r.checkRules(ctx); errors.Is(err, ingest.ErrRefused) {
+		report.Columns = err
+	} else if err != nil {
+		return report, err
 	}
 	return report, nil
 }

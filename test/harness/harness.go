@@ -33,6 +33,7 @@ type Options struct {
 	Schema    string            // SQL that makes the tables; OrdersTable if empty
 	Observers string            // YAML; ${receiver} is the receiver's URL. One webhook for all of public.orders if empty
 	Config    string            // YAML of further sections
+	Source    string            // YAML of further keys of the source, such as "ops: [insert]"
 	Cluster   bool              // three NATS servers, nats-1 to nats-3, and three replicas of everything; one server, nats, if not
 }
 
@@ -92,11 +93,11 @@ func New(t testing.TB, o Options) *System {
 	}
 	s.config = s.write("tributary.yaml", fmt.Sprintf(`nats: {url: %q, replicas: %d}
 sources:
-  - {name: shop, postgres: env:SHOP_URL, tables: [public.*]}
+  - {name: shop, postgres: env:SHOP_URL, tables: [public.*], %s}
 observers: observers.yaml
 actions: {allow_private: [127.0.0.0/8]}
 http: {listen: 127.0.0.1:0}
-%s`, s.natsURL(), replicas, o.Config))
+%s`, s.natsURL(), replicas, o.Source, o.Config))
 	t.Cleanup(s.stopAll)
 	s.Start(servers...)
 	if s.cluster != nil {

@@ -14,6 +14,8 @@ type Fields struct {
 	Data     []byte // its member data, JSON
 	Op       string
 	Row      bool // data describes a change: its before, after and key are variables
+
+	Schema, Table string // for a filter
 }
 
 // Input is what expressions see of one event. It decodes data, and the rest of the envelope, when an expression first
@@ -51,6 +53,10 @@ func (in *Input) ResolveName(name string) (any, bool) {
 		return types.String(in.fields.Op), true
 	case varEvent:
 		return in.envelope(), true
+	case varSchema:
+		return types.String(in.fields.Schema), true
+	case varTable:
+		return types.String(in.fields.Table), true
 	default:
 		return nil, false
 	}
