@@ -18,8 +18,8 @@ func findings(t *testing.T, js jetstream.JetStream, options streams.Options) map
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(list) != 11 {
-		t.Errorf("there are %d findings, want one for each of 11 streams", len(list))
+	if len(list) != 12 {
+		t.Errorf("there are %d findings, want one for each of 12 streams", len(list))
 	}
 	bad := map[string][3]int{}
 	for _, f := range list {
@@ -36,7 +36,7 @@ func findings(t *testing.T, js jetstream.JetStream, options streams.Options) map
 
 func TestCheckFindsWhatApplyWouldChangeAndChangesNothing(t *testing.T) {
 	js := natstest.Start(t).JetStream(t)
-	if bad := findings(t, js, streams.Options{}); len(bad) != 11 || bad["EVENTS"] != [3]int{1} {
+	if bad := findings(t, js, streams.Options{}); len(bad) != 12 || bad["EVENTS"] != [3]int{1} {
 		t.Errorf("before Apply: %v", bad)
 	}
 	apply(t, js, streams.Options{})

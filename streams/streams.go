@@ -26,7 +26,7 @@ var files embed.FS
 // names are the files in the order in which they are applied: who waits for EVENTS finds all others there.
 var names = []string{
 	"kv_leases", "kv_dedup", "kv_jobs", "kv_cache", "kv_observers", "kv_workers", "kv_circuits",
-	"deadletters", "jobs", "inbox", "events",
+	"deadletters", "traces", "jobs", "inbox", "events",
 }
 
 // Options are the settings that differ between deployments. The zero value takes those of the files.
@@ -35,6 +35,8 @@ type Options struct {
 	Partitions     int           // of EVENTS, 1 to 1000, heeded when it is made; 0 for the file's 16
 	EventsMaxBytes int64         // of EVENTS; 0 for the file's, negative for no limit
 	EventsMaxAge   time.Duration // of EVENTS; 0 for the file's
+	TracesMaxBytes int64         // of TRACES; 0 for the file's
+	TracesMaxAge   time.Duration // of TRACES; 0 for the file's
 	Log            *slog.Logger  // what is made and changed; none by default
 }
 
@@ -59,6 +61,8 @@ func (o Options) check() error {
 		return fmt.Errorf("events.partitions must be 1 to %d, got %d", mostPartitions, o.Partitions)
 	case o.EventsMaxAge < 0:
 		return fmt.Errorf("events.max_age must not be negative, got %s", o.EventsMaxAge)
+	case o.TracesMaxAge < 0:
+		return fmt.Errorf("traces.max_age must not be negative, got %s", o.TracesMaxAge)
 	default:
 		return nil
 	}
@@ -108,6 +112,13 @@ func (a *applier) override(want settings, applied Applied) {
 		}
 		if a.options.Partitions != 0 {
 			want["metadata"] = map[string]any{partitionsKey: strconv.Itoa(a.options.Partitions)}
+		}
+	case events.StreamTraces:
+		if a.options.TracesMaxBytes != 0 {
+			want["max_bytes"] = number(max(a.options.TracesMaxBytes, -1))
+		}
+		if a.options.TracesMaxAge != 0 {
+			want["max_age"] = number(a.options.TracesMaxAge)
 		}
 	case events.StreamInbox:
 		// What ingest makes of it, and a dead letter of that, has to fit into a message too.

@@ -29,9 +29,9 @@ var imports = map[string][]string{
 
 	// The operator's command, and what it reads.
 	"internal/cli": {"internal/config", "internal/generations", "internal/inspect", "internal/natsread", "pkg/actions", "pkg/deadletter", "pkg/events", "pkg/indexer", "pkg/jobs",
-		"pkg/checkpoint", "pkg/ingest", "pkg/observers", "pkg/pgcdc", "streams"},
+		"pkg/checkpoint", "pkg/ingest", "pkg/observers", "pkg/pgcdc", "pkg/trace", "streams"},
 	"internal/inspect": {"internal/natskv", "internal/natsread", "pkg/deadletter", "pkg/dedupkv", "pkg/events", "pkg/indexer", "pkg/ingest",
-		"pkg/jobs", "pkg/observers", "pkg/pgcdc", "pkg/worker"},
+		"pkg/jobs", "pkg/observers", "pkg/pgcdc", "pkg/trace", "pkg/worker"},
 
 	// The vocabulary.
 	"pkg/events":  {},
@@ -45,10 +45,11 @@ var imports = map[string][]string{
 	"pkg/publish":        {"pkg/events"},
 	"pkg/observers":      {"pkg/events", "pkg/retry", "pkg/actions", "pkg/actions/secret", "pkg/observers/expr"},
 	"pkg/observers/expr": {"pkg/events"},
-	"pkg/worker":         {"pkg/events", "pkg/retry", "pkg/actions", "pkg/observers", "pkg/dedupkv", "pkg/jobs", "pkg/deadletter", "internal/natskv"},
+	"pkg/worker":         {"pkg/events", "pkg/retry", "pkg/actions", "pkg/observers", "pkg/dedupkv", "pkg/jobs", "pkg/deadletter", "internal/natskv", "pkg/trace"},
 	"pkg/dedupkv":        {"pkg/events", "internal/natskv"},
 	"pkg/cachekv":        {"pkg/events", "internal/natskv"},
-	"pkg/jobs":           {"pkg/events", "pkg/retry", "pkg/actions", "pkg/deadletter", "internal/natskv", "internal/natsread"},
+	"pkg/trace":          {"pkg/events", "internal/natsread"},
+	"pkg/jobs":           {"pkg/events", "pkg/retry", "pkg/actions", "pkg/deadletter", "internal/natskv", "internal/natsread", "pkg/trace"},
 	"pkg/deadletter":     {"pkg/events", "pkg/actions", "pkg/retry", "internal/natsread"},
 
 	// The index, and its adapters.

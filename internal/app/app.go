@@ -19,6 +19,7 @@ import (
 	"github.com/tributary-dev/tributary/internal/config"
 	"github.com/tributary-dev/tributary/internal/telemetry"
 	"github.com/tributary-dev/tributary/pkg/jobs"
+	"github.com/tributary-dev/tributary/pkg/trace"
 )
 
 // Version is set by the linker.
@@ -46,8 +47,9 @@ type environment struct {
 	log     *slog.Logger
 	metrics *prometheus.Registry
 	ready   *telemetry.Ready
-	jobs    func() *jobs.Metrics // of who makes jobs and who runs them, registered by the first
-	owner   string               // names the process in leases and records
+	jobs    func() *jobs.Metrics  // of who makes jobs and who runs them, registered by the first
+	traces  func() *trace.Metrics // likewise
+	owner   string                // names the process in leases and records
 }
 
 // service is one of the programs: what it is called, what it needs of the configuration, and what it runs.
@@ -128,6 +130,7 @@ func newEnvironment(name string, cfg config.Config, stderr io.Writer) (*environm
 	}
 	env := &environment{config: cfg, metrics: telemetry.NewRegistry(name, Version), ready: telemetry.NewReady(log)}
 	env.jobs = sync.OnceValue(func() *jobs.Metrics { return jobs.NewMetrics(env.metrics) })
+	env.traces = sync.OnceValue(func() *trace.Metrics { return trace.NewMetrics(env.metrics) })
 	return env.of(name, log), nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/tributary-dev/tributary/pkg/deadletter"
 	"github.com/tributary-dev/tributary/pkg/events"
 	"github.com/tributary-dev/tributary/pkg/jobs"
+	"github.com/tributary-dev/tributary/pkg/trace"
 )
 
 var jobRunnerService = service{
@@ -33,8 +34,13 @@ func runJobRunner(ctx context.Context, env *environment) error {
 	concurrency := env.config.Jobs.Concurrency
 	registry, end := newActions(env, road, concurrency)
 	defer end()
+	traces, err := newTraces(env, road, trace.JobRunner, env.owner)
+	if err != nil {
+		return err
+	}
 	runner, err := jobs.NewRunner(road.js, store, registry, deadletter.New(road.js), jobs.Options{
 		Concurrency: concurrency, Keep: env.config.Jobs.Keep, Owner: env.owner, ShutdownTimeout: env.config.ShutdownTimeout,
+		Traces: traces,
 	})
 	if err != nil {
 		return err
@@ -43,10 +49,12 @@ func runJobRunner(ctx context.Context, env *environment) error {
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		if err := runner.Run(ctx); err != nil {
-			return fmt.Errorf("run jobs: %w", err)
-		}
-		return nil
+		return recording(ctx, traces, func(ctx context.Context) error {
+			if err := runner.Run(ctx); err != nil {
+				return fmt.Errorf("run jobs: %w", err)
+			}
+			return nil
+		})
 	})
 	group.Go(func() error {
 		return holding(ctx, env.log, sweeper, func(ctx context.Context) error {

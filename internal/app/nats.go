@@ -49,6 +49,7 @@ func openRoad(ctx context.Context, env *environment, options ...nats.Option) (*r
 	applied, err := streams.Apply(ctx, js, streams.Options{
 		Replicas: env.config.NATS.Replicas, Partitions: settings.Partitions,
 		EventsMaxBytes: int64(settings.MaxBytes), EventsMaxAge: settings.MaxAge,
+		TracesMaxBytes: int64(env.config.Traces.MaxBytes), TracesMaxAge: env.config.Traces.MaxAge,
 	})
 	if err != nil {
 		nc.Close()

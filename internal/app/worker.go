@@ -15,6 +15,7 @@ import (
 	"github.com/tributary-dev/tributary/pkg/events"
 	"github.com/tributary-dev/tributary/pkg/jobs"
 	"github.com/tributary-dev/tributary/pkg/observers"
+	"github.com/tributary-dev/tributary/pkg/trace"
 	"github.com/tributary-dev/tributary/pkg/worker"
 )
 
@@ -56,11 +57,16 @@ func runWorker(ctx context.Context, env *environment) error {
 	concurrency := env.config.Worker.Concurrency
 	registry, end := newActions(env, road, concurrency)
 	defer end()
+	id := workerID()
+	traces, err := newTraces(env, road, trace.Worker, id)
+	if err != nil {
+		return err
+	}
 	w, err := worker.New(road.js, worker.Parts{
 		Rules: rules, Dedup: dedup, Jobs: jobs.NewStore(road.js, jobs.StoreOptions{Log: env.log, Metrics: env.jobs()}),
-		DeadLetters: deadletter.New(road.js), Actions: registry,
+		DeadLetters: deadletter.New(road.js), Actions: registry, Traces: traces,
 	}, worker.Options{
-		ID: workerID(), Partitions: road.applied.Partitions, Concurrency: concurrency,
+		ID: id, Partitions: road.applied.Partitions, Concurrency: concurrency,
 		OnError: worker.OnError(env.config.Dedup.OnError), ShutdownTimeout: env.config.ShutdownTimeout,
 		Log: env.log, Metrics: worker.NewMetrics(env.metrics),
 	})
@@ -71,10 +77,12 @@ func runWorker(ctx context.Context, env *environment) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return follow(ctx) })
 	group.Go(func() error {
-		if err := w.Run(ctx); err != nil {
-			return fmt.Errorf("work: %w", err)
-		}
-		return nil
+		return recording(ctx, traces, func(ctx context.Context) error {
+			if err := w.Run(ctx); err != nil {
+				return fmt.Errorf("work: %w", err)
+			}
+			return nil
+		})
 	})
 	group.Go(func() error { return env.watchPartitions(ctx, w) })
 	env.watchNATS(ctx, group, road, "events are worked on")

@@ -156,6 +156,7 @@ func (x *examination) streams(ctx context.Context, d *deployment) (complete bool
 	c := &x.in.Config
 	findings, err := streams.Check(ctx, d.JS, streams.Options{
 		Replicas: c.NATS.Replicas, EventsMaxBytes: int64(c.Events.MaxBytes), EventsMaxAge: c.Events.MaxAge,
+		TracesMaxBytes: int64(c.Traces.MaxBytes), TracesMaxAge: c.Traces.MaxAge,
 	})
 	if err != nil {
 		x.add("nats", "streams", fails, "correct the configuration", "%v", explain(err))

@@ -34,6 +34,7 @@ import (
 	"github.com/tributary-dev/tributary/pkg/jobs"
 	"github.com/tributary-dev/tributary/pkg/observers"
 	"github.com/tributary-dev/tributary/pkg/retry"
+	"github.com/tributary-dev/tributary/pkg/trace"
 	"github.com/tributary-dev/tributary/pkg/worker"
 	"github.com/tributary-dev/tributary/streams"
 )
@@ -181,18 +182,29 @@ func (w *world) work() {
 	log := slog.New(slog.DiscardHandler)
 	store := jobs.NewStore(js, jobs.StoreOptions{Log: log})
 	registry := actions.Registry{"webhook": w.sink, "log": w.sink}
+	recorder := func(kind trace.Kind, by string) *trace.Recorder {
+		r, err := trace.New(js, trace.Options{Kind: kind, By: by})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		return r
+	}
+	working, retrying := recorder(trace.Worker, "worker-a"), recorder(trace.JobRunner, "jobrunner-a")
 	one, err := worker.New(js, worker.Parts{
-		Rules: worker.Fixed(set), Dedup: dedup, Jobs: store, DeadLetters: deadletter.New(js), Actions: registry,
+		Rules: worker.Fixed(set), Dedup: dedup, Jobs: store, DeadLetters: deadletter.New(js), Actions: registry, Traces: working,
 	}, worker.Options{ID: "worker-a", Partitions: 4, Log: log})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	runner, err := jobs.NewRunner(js, store, registry, deadletter.New(js), jobs.Options{Owner: "jobrunner-a"})
+	runner, err := jobs.NewRunner(js, store, registry, deadletter.New(js), jobs.Options{Owner: "jobrunner-a", Traces: retrying})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(w.t.Context()))
 	var running sync.WaitGroup
+	for _, r := range []*trace.Recorder{working, retrying} {
+		running.Go(func() { r.Run(ctx) })
+	}
 	for _, run := range []func(context.Context) error{one.Run, runner.Run} {
 		running.Go(func() {
 			if err := run(ctx); err != nil {
@@ -279,13 +291,15 @@ func eventually(t *testing.T, what string, is func() bool) {
 
 var (
 	stamps = regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ`)
+	fines  = regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d\d\dZ`)
+	lasted = regexp.MustCompile(`(attempt \d), \d+(\.\d+)?(ms|µs|s)`)
 	took   = regexp.MustCompile(` +\d+(\.\d+)?(ms|µs|s)  `)
 	sizes  = regexp.MustCompile(`\d+\.\d KiB|\d+ B\b`)
 	later  = regexp.MustCompile(`\d+(ms|s) later`)
 	iso    = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`)
 	lags   = regexp.MustCompile(`(streaming +\S+ +)\d+(ms|s)\n`)
-	marks  = regexp.MustCompile(`(KV_dedup +)[1-9]`) // of partitions, which come when the first ones are saved
-	worked = regexp.MustCompile(`: done\n`)          // after a mark was saved a claim forgets who had it
+	marks  = regexp.MustCompile(`(KV_dedup +)[1-9]`)   // of partitions, which come when the first ones are saved
+	worked = regexp.MustCompile(`(?m)^  (\w+): done$`) // after a mark was saved a claim forgets who had it
 	short1 = regexp.MustCompile(`\b[0-9a-f]{16}\b`)
 )
 
@@ -297,6 +311,8 @@ func (w *world) golden(name, got string) {
 		got = strings.ReplaceAll(got, w.config.Observers, "observers.yaml")
 	}
 	got = stamps.ReplaceAllString(got, "2026-01-02 03:04:05Z")
+	got = fines.ReplaceAllString(got, "2026-01-02 03:04:05.000Z")
+	got = lasted.ReplaceAllString(got, "$1, 1ms")
 	got = iso.ReplaceAllString(got, "2026-01-02T03:04:05.000000Z")
 	got = later.ReplaceAllString(got, "3ms later")
 	got = sizes.ReplaceAllStringFunc(got, func(size string) string {
@@ -305,7 +321,7 @@ func (w *world) golden(name, got string) {
 	got = took.ReplaceAllStringFunc(got, func(text string) string { return fmt.Sprintf("%*s", len(text), "1ms  ") })
 	got = lags.ReplaceAllString(got, "${1}1s\n")
 	got = marks.ReplaceAllString(got, "${1}7")
-	got = worked.ReplaceAllString(got, ": done by worker-a\n")
+	got = worked.ReplaceAllString(got, "  $1: done by worker-a")
 	got = short1.ReplaceAllString(got, "0123456789abcdef")
 	for line := range strings.SplitSeq(got, "\n") {
 		if n := utf8.RuneCountInString(line); n > width && !strings.HasPrefix(line, "  ") {
@@ -355,6 +371,10 @@ func settledWorld(t *testing.T) (w *world, ids []string) {
 	eventually(t, "its job is dead", func() bool {
 		record, err := jobs.NewStore(w.js, jobs.StoreOptions{}).Get(t.Context(), ids[2]+"~orders~tell")
 		return err == nil && record.State == jobs.Dead
+	})
+	eventually(t, "all is on record", func() bool {
+		first, last := w.must("events", "explain", ids[1]), w.must("events", "explain", ids[2])
+		return strings.Count(first, "Z worker-a\n") >= 3 && strings.Contains(last, "attempt 2, ")
 	})
 	eventually(t, "all is acknowledged", func() bool {
 		status := w.must("status")

@@ -14,7 +14,7 @@ import (
 )
 
 // Config is what Load has read: complete, with defaults, and valid. Its tags say: key, the name in the file; default; help;
-// min, the smallest value; oneof, the values there are; path, that it is a file's or folder's.
+// min and max, the limits; oneof, the values there are; path, that it is a file's or folder's.
 type Config struct {
 	NATS            NATS          `key:"nats"`
 	Sources         []Source      `key:"sources"`
@@ -25,6 +25,7 @@ type Config struct {
 	Worker          Worker        `key:"worker"`
 	Dedup           Dedup         `key:"dedup"`
 	Jobs            Jobs          `key:"jobs"`
+	Traces          Traces        `key:"traces"`
 	Indexer         Indexer       `key:"indexer"`
 	HTTP            HTTP          `key:"http"`
 	Log             Log           `key:"log"`
@@ -96,6 +97,13 @@ type Dedup struct {
 type Jobs struct {
 	Concurrency int           `key:"concurrency" default:"64" min:"1" help:"the number of jobs at the same time"`
 	Keep        time.Duration `key:"keep" default:"24h" min:"1s" help:"how long the record of an ended job stays"`
+}
+
+// Traces are the records of why each event did what it did.
+type Traces struct {
+	Sample   float64       `key:"sample" default:"1" min:"0" max:"1" help:"the share of events whose evaluation and attempts are recorded; what failed always is"`
+	MaxAge   time.Duration `key:"max_age" default:"0s" min:"0s" help:"how long a record stays; 0s leaves it as streams/traces.json has it, 24h"`
+	MaxBytes Size          `key:"max_bytes" default:"0" min:"0" help:"the most that is kept of them, the oldest goes first; 0 leaves it as streams/traces.json has it, 256MiB"`
 }
 
 // Indexer makes events searchable.

@@ -60,6 +60,7 @@ func TestTheSmallestFileThatWorksLoads(t *testing.T) {
 		Worker:    config.Worker{Concurrency: 64},
 		Dedup:     config.Dedup{Window: 5 * time.Minute, OnError: "wait"},
 		Jobs:      config.Jobs{Concurrency: 64, Keep: 24 * time.Hour},
+		Traces:    config.Traces{Sample: 1},
 		Indexer: config.Indexer{
 			Elasticsearch: "http://127.0.0.1:9200", Index: "tributary-events", BulkCount: 2000, BulkBytes: 8 << 20,
 			BulkAge: 500 * time.Millisecond, Concurrency: 2, QueueBytes: 32 << 20,
@@ -101,6 +102,8 @@ func TestFilesAreRefusedWithKeyPlaceAndRemedy(t *testing.T) {
 		"a number too small":       {"\nworker: {concurrency: 0}", []string{"tributary.yaml:2: worker.concurrency must be at least 1, got 0"}},
 		"a number too large":       {"events: {partitions: 1000}", []string{"events.partitions must be at most 999, got 1000"}},
 		"no number":                {"worker: {concurrency: many}", []string{`:1:23: worker.concurrency must be a whole number, got "many"`}},
+		"a share above all":        {"traces: {sample: 1.5}", []string{"traces.sample must be at most 1, got 1.5"}},
+		"a share that is none":     {"traces: {sample: NaN}", []string{`traces.sample must be a number such as 0.5, got "NaN"`}},
 		"half a number":            {"worker: {concurrency: 1.5}", []string{`worker.concurrency must be a whole number, got "1.5"`}},
 		"no truth":                 {"ingest: {inbox: yes}", []string{`ingest.inbox must be true or false, got "yes"`}},
 		"a duration without unit":  {"ingest: {rewind: 10}", []string{`ingest.rewind must be a duration such as 250ms, 10s, 4m, 24h or 7d, got "10"`}},

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -52,10 +53,10 @@ func judge(l leaf) string {
 	}
 	for _, limit := range []struct {
 		tag, words string
-		broken     func(value, limit int64) bool
+		broken     func(order int) bool // how the value compares with the limit
 	}{
-		{"min", "at least", func(value, limit int64) bool { return value < limit }},
-		{"max", "at most", func(value, limit int64) bool { return value > limit }},
+		{"min", "at least", func(order int) bool { return order < 0 }},
+		{"max", "at most", func(order int) bool { return order > 0 }},
 	} {
 		text, ok := l.tag.Lookup(limit.tag)
 		if !ok {
@@ -65,11 +66,19 @@ func judge(l leaf) string {
 		if err := setText(bound, text); err != nil {
 			panic("config: the " + limit.tag + " of " + l.path + " must be " + err.Error())
 		}
-		if limit.broken(l.value.Int(), bound.Int()) {
+		if limit.broken(compare(l.value, bound)) {
 			return fmt.Sprintf("must be %s %s, got %s", limit.words, text, format(l.value))
 		}
 	}
 	return ""
+}
+
+// compare orders two numbers of the same type.
+func compare(a, b reflect.Value) int {
+	if a.Kind() == reflect.Float64 {
+		return cmp.Compare(a.Float(), b.Float())
+	}
+	return cmp.Compare(a.Int(), b.Int())
 }
 
 func (c *Config) judgeSources(report func(path, message string)) {

@@ -33,6 +33,8 @@ func typeName(t reflect.Type) string {
 		return "text"
 	case t.Kind() == reflect.Int:
 		return "number"
+	case t.Kind() == reflect.Float64:
+		return "fraction"
 	case t.Kind() == reflect.Bool:
 		return "bool"
 	case t == maskType:
@@ -65,6 +67,12 @@ func setText(v reflect.Value, text string) error {
 			return fmt.Errorf("a whole number, got %q", redact(text))
 		}
 		v.SetInt(int64(n))
+	case "fraction":
+		n, err := strconv.ParseFloat(text, 64)
+		if err != nil || math.IsNaN(n) || math.IsInf(n, 0) {
+			return fmt.Errorf("a number such as 0.5, got %q", redact(text))
+		}
+		v.SetFloat(n)
 	case "bool":
 		if text != "true" && text != "false" {
 			return fmt.Errorf("true or false, got %q", redact(text))

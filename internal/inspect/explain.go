@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"github.com/tributary-dev/tributary/pkg/events"
 	"github.com/tributary-dev/tributary/pkg/jobs"
 	"github.com/tributary-dev/tributary/pkg/observers"
+	"github.com/tributary-dev/tributary/pkg/trace"
 )
 
 // Explanation is what becomes of an event, and why.
@@ -20,6 +22,12 @@ type Explanation struct {
 	Generation string            `json:"generation"` // of the observers that were asked
 	Settled    bool              `json:"settled"`    // every effect of the event has been settled, by its partition's watermark
 	Observers  []ObserverFinding `json:"observers"`
+
+	// What is on record of the evaluations, oldest first; and since when records are kept, zero where there are none. Partial: there was
+	// more than could be looked through.
+	Evaluations []Judged  `json:"evaluations"`
+	TracedSince time.Time `json:"traced_since,omitzero"`
+	Partial     bool      `json:"partial,omitempty"`
 }
 
 // ObserverFinding is what one observer makes of the event.
@@ -29,6 +37,8 @@ type ObserverFinding struct {
 	Failed   observers.Step `json:"failed,omitempty"` // source, entity, op or condition, where it does not match
 	Wants    string         `json:"wants,omitempty"`  // what the observer asks for at that step
 	Error    string         `json:"error,omitempty"`  // where the condition failed rather than being false
+	Judged   string         `json:"judged,omitempty"` // what it made of the event when that was evaluated: matches, condition_false or condition_failed
+	Gone     bool           `json:"gone,omitempty"`   // it is on record, and not among the observers that were asked now
 	Effects  []Effect       `json:"effects"`          // that are due, or on record
 }
 
@@ -55,6 +65,7 @@ type Effect struct {
 	Claim       *dedupkv.Trace `json:"claim,omitempty"` // the worker's record
 	Job         *jobs.Record   `json:"job,omitempty"`
 	DeadLetters []Letter       `json:"dead_letters,omitempty"`
+	Steps       []Step         `json:"steps,omitempty"` // what is on record of it, oldest first
 }
 
 // Letter is a dead letter in short.
@@ -63,38 +74,66 @@ type Letter struct {
 	Reason   deadletter.Reason `json:"reason"`
 	Error    string            `json:"error,omitempty"`
 	Stored   time.Time         `json:"stored"`
+
+	attempts []deadletter.Attempt
 }
 
 // noAction stands for the action in the effect key of a condition that failed.
 const noAction = "_"
 
-// Explain asks the observers of a set about an event, and reads what is on record of their actions. What observers of
-// another generation made of it is on record under their names alone.
+// Explain asks the observers of a set about an event, and reads what is on record: of its evaluations and of each
+// attempt in TRACES, of what is under way and of what failed in the jobs and the dead letters.
 func (s *System) Explain(ctx context.Context, e *StoredEvent, set *observers.Set) (*Explanation, error) {
-	explanation := &Explanation{Event: *e, Generation: set.Generation(), Observers: []ObserverFinding{}}
 	settled, err := s.settled(ctx, e)
 	if err != nil {
 		return nil, err
 	}
-	explanation.Settled = settled
 	letters, err := s.lettersOf(ctx, e)
 	if err != nil {
 		return nil, err
 	}
+	traces, err := s.tracesOf(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	x := explaining{s, e, settled, letters, traces}
+	explanation := &Explanation{
+		Event: *e, Generation: set.Generation(), Settled: settled, Observers: []ObserverFinding{},
+		Evaluations: traces.judged, TracedSince: traces.found.Since, Partial: traces.found.Partial,
+	}
 	view := observers.NewView(e.Address, e.Event, e.Parsed)
 	for _, f := range set.Explain(view) {
-		finding := ObserverFinding{Observer: f.Observer.Name, Matches: f.Matches, Failed: f.Failed, Wants: wants(f), Effects: []Effect{}}
+		finding := ObserverFinding{
+			Observer: f.Observer.Name, Matches: f.Matches, Failed: f.Failed, Wants: wants(f), Judged: traces.by(f.Observer.Name),
+			Effects: []Effect{},
+		}
 		if f.Err != nil {
 			finding.Error = f.Err.Error()
 		}
-		if f.Matches || f.Failed == observers.StepCondition {
-			if err := s.addEffects(ctx, e, &finding, f, settled, letters); err != nil {
+		if f.Matches || f.Failed == observers.StepCondition || finding.Judged != "" {
+			if err := x.addEffects(ctx, &finding, f); err != nil {
 				return nil, err
 			}
 		}
 		explanation.Observers = append(explanation.Observers, finding)
 	}
+	for _, name := range traces.strangers(set) {
+		finding := ObserverFinding{Observer: name, Judged: traces.by(name), Gone: true, Effects: []Effect{}}
+		if err := x.addRecorded(ctx, &finding); err != nil {
+			return nil, err
+		}
+		explanation.Observers = append(explanation.Observers, finding)
+	}
 	return explanation, nil
+}
+
+// explaining is what an explanation of one event is made of.
+type explaining struct {
+	*System
+	event   *StoredEvent
+	settled bool
+	letters map[string][]Letter // by effect key
+	traces  *traces
 }
 
 func wants(f observers.Finding) string {
@@ -114,26 +153,22 @@ func wants(f observers.Finding) string {
 }
 
 // addEffects adds the actions of an observer: all of one that matches, of another those that are on record.
-func (s *System) addEffects(ctx context.Context, e *StoredEvent, finding *ObserverFinding, f observers.Finding, settled bool,
-	letters map[string][]Letter) error {
+func (x *explaining) addEffects(ctx context.Context, finding *ObserverFinding, f observers.Finding) error {
 	names := []string{noAction}
 	for _, action := range f.Observer.Actions {
 		names = append(names, action.Name)
 	}
 	for _, name := range names {
-		effect, err := s.effect(ctx, events.EffectKey(e.EffectID(), f.Observer.Name, name), letters)
+		effect, err := x.effect(ctx, f.Observer.Name, name)
 		if err != nil {
 			return err
 		}
 		due := f.Matches && name != noAction || f.Err != nil && name == noAction
 		if effect.State == EffectNone && due {
 			effect.State = EffectPending
-			if settled {
+			if x.settled {
 				effect.State = EffectUnknown
 			}
-		}
-		if name != noAction {
-			effect.Action = name
 		}
 		if effect.State != EffectNone {
 			finding.Effects = append(finding.Effects, effect)
@@ -142,35 +177,72 @@ func (s *System) addEffects(ctx context.Context, e *StoredEvent, finding *Observ
 	return nil
 }
 
-// effect reads what is on record of one effect.
-func (s *System) effect(ctx context.Context, key string, letters map[string][]Letter) (Effect, error) {
-	effect := Effect{Key: key, State: EffectNone, DeadLetters: letters[key]}
-	trace, claimed, err := s.dedup.Look(ctx, key)
+// addRecorded adds the actions that are on record of an observer that is not there any more.
+func (x *explaining) addRecorded(ctx context.Context, finding *ObserverFinding) error {
+	for _, name := range x.traces.actions(finding.Observer) {
+		effect, err := x.effect(ctx, finding.Observer, cmp.Or(name, noAction))
+		if err != nil {
+			return err
+		}
+		finding.Effects = append(finding.Effects, effect)
+	}
+	return nil
+}
+
+// effect reads what is on record of one effect. The records of what goes on count first, then traces, and last what dedup
+// still knows: it forgets soon.
+func (x *explaining) effect(ctx context.Context, observer, name string) (Effect, error) {
+	key := events.EffectKey(x.event.EffectID(), observer, name)
+	effect := Effect{Key: key, State: EffectNone, DeadLetters: x.letters[key]}
+	if name != noAction {
+		effect.Action = name
+	}
+	claim, claimed, err := x.dedup.Look(ctx, key)
 	if err != nil {
 		return effect, err
 	}
 	if claimed {
-		effect.Claim = &trace
-		effect.State = stateOf(trace)
+		effect.Claim = &claim
+		effect.State = stateOf(claim)
 	}
-	record, err := s.Jobs.Get(ctx, key)
-	switch {
-	case err == nil:
-		effect.Job = record
-		effect.State = EffectJob
-		if record.State == jobs.Done {
-			effect.State = EffectDone
-		}
-		if record.State == jobs.Dead {
-			effect.State = EffectDropped
-		}
-	case !errors.Is(err, jobs.ErrNotFound):
+	record, err := x.Jobs.Get(ctx, key)
+	if err != nil && !errors.Is(err, jobs.ErrNotFound) {
 		return effect, err
 	}
-	if len(effect.DeadLetters) > 0 && (effect.Job == nil || effect.Job.State.Settled()) {
-		effect.State = EffectDead
+	steps := x.traces.steps[[2]string{observer, effect.Action}]
+	for _, letter := range effect.DeadLetters {
+		steps = complete(steps, letter.attempts)
 	}
+	if err == nil {
+		effect.Job = record
+		steps = complete(steps, record.Attempts)
+	}
+	effect.Steps = steps
+	effect.settle()
 	return effect, nil
+}
+
+// settle finds the state that all which is on record says.
+func (e *Effect) settle() {
+	last := lastOutcome(e.Steps)
+	settled := e.State == EffectNone || e.State == EffectUnknown // nothing else tells
+	switch {
+	case e.Job != nil && e.Job.State == jobs.Done:
+		e.State = EffectDone
+	case e.Job != nil && e.Job.State == jobs.Dead:
+		e.State = EffectDropped
+	case e.Job != nil:
+		e.State = EffectJob
+	case settled && last == trace.Done:
+		e.State = EffectDone
+	case settled && last == trace.Dead:
+		e.State = EffectDropped
+	case settled && len(e.Steps) > 0:
+		e.State = EffectUnknown
+	}
+	if len(e.DeadLetters) > 0 && (e.Job == nil || e.Job.State.Settled()) {
+		e.State = EffectDead
+	}
 }
 
 func stateOf(trace dedupkv.Trace) EffectState {
@@ -194,7 +266,7 @@ func (s *System) lettersOf(ctx context.Context, e *StoredEvent) (map[string][]Le
 	err := deadletter.Each(ctx, s.JS, deadletter.Filter{EventID: e.ID}, func(entry deadletter.Entry) error {
 		r := &entry.Record
 		if entry.Err == nil && r.EffectKey != "" {
-			letters[r.EffectKey] = append(letters[r.EffectKey], Letter{entry.Sequence, r.Reason, r.Error, entry.Stored.UTC()})
+			letters[r.EffectKey] = append(letters[r.EffectKey], Letter{entry.Sequence, r.Reason, r.Error, entry.Stored.UTC(), r.Attempts})
 		}
 		return nil
 	})

@@ -11,6 +11,7 @@ const (
 	StreamInbox       = "INBOX"
 	StreamJobs        = "JOBS"
 	StreamDeadLetters = "DEADLETTERS"
+	StreamTraces      = "TRACES"
 )
 
 // The key-value buckets.

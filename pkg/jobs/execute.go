@@ -147,6 +147,7 @@ func (r *Runner) claim(p phases, h *held, record *Record, revision uint64, meani
 	}
 	if meaning == takeOver {
 		r.metrics.interrupted.Inc()
+		r.traceAttempt(record)
 		r.log.Warn("job was interrupted", "job", record.ID, "attempt", record.attempt(), "lost", lost)
 	}
 	switch {
@@ -228,6 +229,7 @@ func (r *Runner) execute(p phases, h *held, record *Record, revision uint64) {
 		return
 	}
 	r.metrics.executions.WithLabelValues(outcomeOf(failure)).Inc()
+	r.traceAttempt(record)
 	switch {
 	case record.Verdict != nil:
 		r.carryOut(p.settling, h, record, revision)

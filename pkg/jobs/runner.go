@@ -36,6 +36,7 @@ type Options struct {
 	AckWait         time.Duration  // without a sign of life a ticket goes to another runner; 10 s
 	ShutdownTimeout time.Duration  // that Run takes at most to end; what is running then is released before; 10 s
 	Random          func() float64 // for jitter, in [0, 1); math/rand
+	Traces          tracer         // nil where nothing is recorded
 
 	crowded time.Duration // the least pause of a ticket whose endpoint has no place free, and that can't wait here
 }

@@ -1,7 +1,6 @@
 package observers
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -85,27 +84,7 @@ func (x *index) find(a events.Address) []int {
 
 // Match gives the observers that an event concerns, sorted by name: those whose match fits and whose condition holds,
 // and with an error those whose condition failed.
-func (s *Set) Match(v *View) []Match {
-	found := s.index.find(v.address)
-	if len(found) == 0 {
-		return nil
-	}
-	result := make([]Match, 0, len(found))
-	for _, i := range found {
-		o := s.observers[i]
-		if o.when == nil {
-			result = append(result, Match{Observer: o})
-			continue
-		}
-		ok, err := o.when.Eval(v.input)
-		if err != nil {
-			result = append(result, Match{Observer: o, Err: fmt.Errorf("evaluate when of %s: %w", o.Name, err)})
-		} else if ok {
-			result = append(result, Match{Observer: o})
-		}
-	}
-	return result
-}
+func (s *Set) Match(v *View) []Match { return s.Judge(v).Matches }
 
 func isPattern(text string) bool { return strings.Contains(text, "*") }
 

@@ -51,7 +51,9 @@ func (w *Worker) run(x *effect) time.Duration {
 			return 0
 		}
 	}
-	w.metrics.effects.WithLabelValues(string(outcomeOf(claim, result))).Inc()
+	outcome := outcomeOf(claim, result)
+	w.metrics.effects.WithLabelValues(string(outcome)).Inc()
+	w.traceEffect(x, claim, outcome)
 	p.settle(x, result)
 	return 0
 }
@@ -113,7 +115,9 @@ func (w *Worker) carryOut(x *effect, claim dedupkv.Claim) (dedupkv.Result, error
 	outcome, err := w.actions.Do(w.acting, x.name(), d.request)
 	attempt.Ended = time.Now().UTC()
 	w.metrics.seconds.Observe(attempt.Ended.Sub(attempt.Started).Seconds())
+	attempt.Status = outcome.Status
 	if err == nil {
+		x.traceAttempt(attempt)
 		return dedupkv.Done, nil
 	}
 	if w.acting.Err() != nil {
@@ -122,7 +126,8 @@ func (w *Worker) carryOut(x *effect, claim dedupkv.Claim) (dedupkv.Result, error
 	if err := w.holds(x, claim); err != nil {
 		return "", err
 	}
-	attempt.Status, attempt.Error = outcome.Status, err.Error()
+	attempt.Error = err.Error()
+	x.traceAttempt(attempt)
 	attempts := []deadletter.Attempt{attempt}
 	switch {
 	case retry.IsPermanent(err):
@@ -164,6 +169,7 @@ func (w *Worker) isJob(x *effect) (bool, error) {
 // hand makes the effect a job.
 func (w *Worker) hand(x *effect, attempts []deadletter.Attempt, notBefore time.Time) (dedupkv.Result, error) {
 	d := &x.due
+	x.trace.next = notBefore
 	err := w.insist(func(ctx context.Context) error {
 		return w.jobs.Enqueue(ctx, jobs.New{
 			Effect: x.name(), Request: d.request, Policy: d.policy, OnFailure: d.onFailure, Generation: d.generation,
@@ -185,6 +191,7 @@ func (w *Worker) hand(x *effect, attempts []deadletter.Attempt, notBefore time.T
 // bury gives the effect up, as its observer wants it.
 func (w *Worker) bury(x *effect, reason deadletter.Reason, cause error, attempts []deadletter.Attempt) (dedupkv.Result, error) {
 	d := &x.due
+	x.trace.reason, x.trace.cause, x.trace.next = reason, cause, time.Time{}
 	log := w.log.With("effect", x.key, "reason", reason, "error", cause)
 	if d.onFailure == jobs.Drop {
 		log.Error("effect has failed, and is dropped")
@@ -230,6 +237,7 @@ func (w *Worker) record(x *effect, claim dedupkv.Claim, result dedupkv.Result) b
 	}
 	w.log.Warn("effect has ended, and is not recorded", "effect", x.key, "result", result, "error", err)
 	w.metrics.effects.WithLabelValues(outcomeLost).Inc()
+	w.traceEffect(x, claim, outcomeLost)
 	x.owner.giveUp(x, idle, errTakenOver)
 	return false
 }

@@ -26,8 +26,9 @@ type effect struct {
 	state    effectState // guarded by the partition's lock
 	tries    int         // how often the claim was put off
 
-	key string // the effect key
-	due due
+	key   string // the effect key
+	due   due
+	trace effectTrace
 }
 
 // due is what the rules say of one effect.

@@ -36,7 +36,10 @@ func (w *Worker) judge(p *partition, e *entry) {
 		return
 	}
 	id := e.address.EffectID(e.event)
-	for _, d := range dueOf(w.rules.Current(), e) {
+	set := w.rules.Current()
+	list, judgement := dueOf(set, e)
+	w.traceJudgement(p, e, id, set, &judgement)
+	for _, d := range list {
 		e.add(p, events.EffectKey(id, d.observer, cmp.Or(d.action, noAction)), d)
 	}
 	e.settled = len(e.effects) == 0
@@ -46,10 +49,11 @@ func (w *Worker) judge(p *partition, e *entry) {
 const noAction = "_"
 
 // dueOf judges an event by one generation.
-func dueOf(set *observers.Set, e *entry) []due {
+func dueOf(set *observers.Set, e *entry) ([]due, observers.Judgement) {
 	view := observers.NewView(e.address, e.data, e.event)
 	var list []due
-	for _, match := range set.Match(view) {
+	judgement := set.Judge(view)
+	for _, match := range judgement.Matches {
 		o := match.Observer
 		d := due{
 			observer: o.Name, generation: set.Generation(), policy: o.Retry, onFailure: jobs.OnFailure(o.OnFailure),
@@ -69,7 +73,7 @@ func dueOf(set *observers.Set, e *entry) []due {
 			list = append(list, d)
 		}
 	}
-	return list
+	return list, judgement
 }
 
 // rejudge replaces what is due by what an older generation has for the same effect: whoever began it first may have
@@ -77,7 +81,8 @@ func dueOf(set *observers.Set, e *entry) []due {
 func (w *Worker) rejudge(x *effect, generation string) {
 	set, ok := w.rules.At(generation)
 	if ok {
-		for _, d := range dueOf(set, x.entry) {
+		list, _ := dueOf(set, x.entry)
+		for _, d := range list {
 			if d.observer == x.due.observer && d.action == x.due.action {
 				x.due = d
 				return

@@ -114,6 +114,7 @@ type Worker struct {
 	jobs      queue
 	dead      deadLetters
 	actions   doer
+	traces    tracer // nil where nothing is recorded
 	options   Options
 	log       *slog.Logger
 	metrics   *Metrics
@@ -135,13 +136,14 @@ type assigned struct {
 	done  chan struct{} // closed when it is over
 }
 
-// Parts are what a Worker works with. All of them are required, and are shared with others.
+// Parts are what a Worker works with. All of them but Traces are required, and are shared with others.
 type Parts struct {
 	Rules       rules
 	Dedup       *dedupkv.Store
 	Jobs        queue
 	DeadLetters deadLetters
 	Actions     doer
+	Traces      tracer
 }
 
 type queue interface {
@@ -163,7 +165,7 @@ func New(js jetstream.JetStream, parts Parts, options Options) (*Worker, error) 
 	}
 	w := &Worker{
 		js: js, nc: js.Conn(), rules: parts.Rules, dedup: parts.Dedup, jobs: parts.Jobs, dead: parts.DeadLetters,
-		actions: parts.Actions, options: options, log: options.Log.With("worker", options.ID), metrics: options.Metrics,
+		actions: parts.Actions, traces: parts.Traces, options: options, log: options.Log.With("worker", options.ID), metrics: options.Metrics,
 		started: time.Now(), partitions: make(map[int]*assigned),
 	}
 	w.members = newMembers(js, options.ID, w.log, w.clock, w.Status)
