@@ -238,7 +238,8 @@ type dlqRemoveCommand struct {
 // Help is shown below the flags.
 func (dlqRemoveCommand) Help() string {
 	return `What is removed is gone, and its action will never be done. An action that is being tried again
-goes on, and leaves a dead letter again if it fails.
+goes on, and leaves a dead letter again if it fails. Where the observer's order is strict, the jobs that wait for
+it go on.
 
 With -o json: {dry_run, removed, letters[{sequence, …}]}.
 
@@ -256,7 +257,7 @@ func (c *dlqRemoveCommand) Run(in *Invocation) error {
 		removed := []letterView{}
 		err := in.eachLetter(d, c.Letters, c.filter(), func(ctx context.Context, e deadletter.Entry) error {
 			if !c.DryRun {
-				if err := deadletter.Remove(ctx, d.JS, e.Sequence); err != nil {
+				if err := d.Jobs.Remove(ctx, e); err != nil {
 					return err
 				}
 			}

@@ -26,10 +26,11 @@ type jobView struct {
 	Short   string       `json:"short"` // names it in commands, too
 	Request *requestView `json:"request"`
 	Event   any          `json:"event,omitempty"`
+	Behind  string       `json:"behind,omitempty"` // the id of the job that it waits for
 }
 
-func viewJob(r *jobs.Record) jobView {
-	return jobView{ID: r.ID, Record: r, Short: short(r.ID), Request: viewRequest(&r.Request), Event: viewBytes(r.Event)}
+func viewJob(r *jobs.Record, behind string) jobView {
+	return jobView{ID: r.ID, Record: r, Short: short(r.ID), Request: viewRequest(&r.Request), Event: viewBytes(r.Event), Behind: behind}
 }
 
 // short is a name for an effect key that fits in a table.
@@ -49,13 +50,15 @@ type jobsListCommand struct {
 
 // Help is shown below the flags.
 func (jobsListCommand) Help() string {
-	return `A job is one effect that is tried again, or that is asynchronous. JOB is a short name for its
-id, the effect key; commands take either.
+	return `A job is one effect that is tried again, that is asynchronous, or that waits its turn behind such
+a one of the same key, where the observer's order is strict. JOB is a short name for its id, the effect
+key; commands take either.
 
 With -o json: a list of {id, short, state, round, executions, attempts[], due, created,
-updated, effect{}, request{}, policy{}, event, …}.
+updated, effect{}, request{}, policy{}, event, lane{key, when_dead}, behind, …}.
 
 Examples:
+  tributary jobs list --state parked
   tributary jobs list --state scheduled,running
   tributary jobs list --observer order-shipped --limit 100 -o json`
 }
@@ -71,11 +74,16 @@ func (c *jobsListCommand) Run(in *Invocation) error {
 		if err != nil {
 			return err
 		}
-		if in.wantsJSON() {
-			views := []jobView{}
-			for _, r := range list {
-				views = append(views, viewJob(r))
+		queues := &queues{jobs: d.Jobs}
+		views := []jobView{}
+		for _, r := range list {
+			behind, err := queues.behind(ctx, r)
+			if err != nil {
+				return err
 			}
+			views = append(views, viewJob(r, behind))
+		}
+		if in.wantsJSON() {
 			return in.json(views)
 		}
 		p := in.text()
@@ -83,9 +91,10 @@ func (c *jobsListCommand) Run(in *Invocation) error {
 			p.line("No job is of that kind.")
 		}
 		var rows [][]string
-		for _, r := range list {
+		for _, view := range views {
+			r := view.Record
 			rows = append(rows, []string{short(r.ID), string(r.State), fmt.Sprintf("%d/%d", r.Executions, r.Policy.MaxAttempts),
-				stamp(r.Due), p.age(r.Due), r.Effect.Observer + "/" + r.Effect.Action, lastError(r)})
+				stamp(r.Due), p.age(r.Due), r.Effect.Observer + "/" + r.Effect.Action, remark(r, view.Behind)})
 		}
 		p.table([]column{{title: "JOB"}, {title: "STATE"}, {title: "TRIES", right: true}, {title: "DUE"}, {title: "AGE", right: true},
 			{title: "ACTION", cut: true}, {title: "LAST ERROR", cut: true, tail: true}}, rows)
@@ -139,8 +148,12 @@ func (c *jobsShowCommand) Run(in *Invocation) error {
 		if err != nil {
 			return err
 		}
+		behind, err := (&queues{jobs: d.Jobs}).behind(ctx, r)
+		if err != nil {
+			return err
+		}
 		if in.wantsJSON() {
-			return in.json(viewJob(r))
+			return in.json(viewJob(r, behind))
 		}
 		p := in.text()
 		p.field("Job", short(r.ID))
@@ -148,6 +161,9 @@ func (c *jobsShowCommand) Run(in *Invocation) error {
 		p.field("Event", r.Effect.EventID)
 		p.field("Action", r.Effect.Observer+"/"+r.Effect.Action+", generation "+r.Generation)
 		p.field("State", jobText(p, r))
+		if r.Lane != nil {
+			p.field("Order", laneText(r, behind))
+		}
 		p.field("Policy", fmt.Sprintf("%d attempts, %s from %s to %s, then %s", r.Policy.MaxAttempts, r.Policy.Strategy, r.Policy.Initial,
 			r.Policy.Max, r.OnFailure))
 		p.field("Created", p.when(r.Created))
@@ -195,7 +211,8 @@ type jobsCancelCommand struct {
 // Help is shown below the flags.
 func (jobsCancelCommand) Help() string {
 	return `An attempt that is under way can't be taken back: if it succeeds the job is done, otherwise it
-is cancelled. A cancelled job leaves no dead letter, and one that it retried stays.
+is cancelled. A cancelled job leaves no dead letter, and one that it retried stays. Those that wait behind
+it go on; so one can be cancelled that is dead and that others wait for.
 
 With -o json: a list of {id, short, state, error}.
 

@@ -2,7 +2,6 @@ package natskv
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	"github.com/nats-io/nats.go"
@@ -35,30 +34,6 @@ func (b *Bucket) lastOnce(ctx context.Context, key string) (message, error) {
 	if err != nil {
 		return message{}, err
 	}
-	var answer struct {
-		Error   *jetstream.APIError `json:"error"`
-		Message struct {
-			Sequence uint64 `json:"seq"`
-			Header   []byte `json:"hdrs"`
-			Data     []byte `json:"data"`
-		} `json:"message"`
-	}
-	if err := json.Unmarshal(data, &answer); err != nil {
-		return message{}, fmt.Errorf("answer is no message: %w", err)
-	}
-	if answer.Error != nil {
-		if answer.Error.ErrorCode == codeNoMessageFound {
-			return message{absent: true}, nil
-		}
-		return message{}, answer.Error
-	}
-	found := message{Entry: Entry{Value: answer.Message.Data, Revision: answer.Message.Sequence}}
-	if len(answer.Message.Header) > 0 {
-		header, err := nats.DecodeHeadersMsg(answer.Message.Header)
-		if err != nil {
-			return message{}, fmt.Errorf("header of the message: %w", err)
-		}
-		found.absent = header.Get("KV-Operation") != "" || header.Get(jetstream.MarkerReasonHeader) != ""
-	}
-	return found, nil
+	_, found, err := b.parseMessage(data)
+	return found, err
 }

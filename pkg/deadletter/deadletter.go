@@ -78,6 +78,8 @@ type Record struct {
 	Policy    *retry.Policy `json:"policy,omitempty"`
 	OnFailure string        `json:"on_failure,omitempty"`
 	Queue     string        `json:"queue,omitempty"`
+	Lane      string        `json:"lane,omitempty"`      // of jobs, that it had its turn in
+	WhenDead  string        `json:"when_dead,omitempty"` // what becomes of those behind it
 }
 
 const (

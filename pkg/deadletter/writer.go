@@ -38,28 +38,37 @@ func New(js jetstream.JetStream) *Writer { return &Writer{js: js} }
 // Round, is success. While the server is away or full it waits, until ctx ends. It errors with ErrInvalid where no
 // waiting helps.
 func (w *Writer) Write(ctx context.Context, record Record) error {
+	_, err := w.Store(ctx, record)
+	return err
+}
+
+// Store is Write, and gives the sequence in DEADLETTERS by which the record is named.
+func (w *Writer) Store(ctx context.Context, record Record) (sequence uint64, err error) {
 	if err := record.fill(time.Now()); err != nil {
-		return err
+		return 0, err
 	}
 	body, err := json.Marshal(&record)
 	if err != nil {
-		return fmt.Errorf("%w: encode dead letter %s: %w", ErrInvalid, record.ID, err)
+		return 0, fmt.Errorf("%w: encode dead letter %s: %w", ErrInvalid, record.ID, err)
 	}
-	if err := w.store(ctx, &record, body); err != nil {
-		return fmt.Errorf("write dead letter %s: %w", record.ID, err)
+	if sequence, err = w.store(ctx, &record, body); err != nil {
+		return 0, fmt.Errorf("write dead letter %s: %w", record.ID, err)
 	}
-	return nil
+	return sequence, nil
 }
 
-func (w *Writer) store(ctx context.Context, record *Record, body []byte) error {
+func (w *Writer) store(ctx context.Context, record *Record, body []byte) (uint64, error) {
 	id := record.messageID()
 	size := w.maxBody
 	if size == 0 {
 		size = max(int(w.js.Conn().MaxPayload()/2), 1)
 	}
 	if len(body) <= size {
-		_, err := w.publish(ctx, message(record.subject(), id, body))
-		return err
+		ack, err := w.publish(ctx, message(record.subject(), id, body))
+		if err != nil {
+			return 0, err
+		}
+		return ack.Sequence, nil
 	}
 	digest := sha256.Sum256(body)
 	total := (len(body) + size - 1) / size
@@ -70,7 +79,7 @@ func (w *Writer) store(ctx context.Context, record *Record, body []byte) error {
 		part.Header.Set(headerPart, fmt.Sprintf("%d/%d", i, total))
 		ack, err := w.publish(ctx, part)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if !ack.Duplicate {
 			fresh = append(fresh, ack.Sequence)
@@ -81,10 +90,13 @@ func (w *Writer) store(ctx context.Context, record *Record, body []byte) error {
 	head.Header.Set(headerPart, fmt.Sprintf("%d/%d", total, total))
 	head.Header.Set(headerParts, strings.Join(sequences, ","))
 	ack, err := w.publish(ctx, head)
-	if err != nil || !ack.Duplicate {
-		return err
+	if err != nil {
+		return 0, err
 	}
-	return w.remove(ctx, fresh) // the record was there, with other parts
+	if !ack.Duplicate {
+		return ack.Sequence, nil
+	}
+	return ack.Sequence, w.remove(ctx, fresh) // the record was there, with other parts
 }
 
 func message(subject, id string, body []byte) *nats.Msg {

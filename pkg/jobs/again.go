@@ -44,7 +44,8 @@ type Rendered struct {
 }
 
 // Retry makes a dead letter's action a job once more, for as many attempts as its policy allows. When the action
-// succeeds the dead letter is removed; when it dies again another one takes its place. It needs no record of the job
+// succeeds the dead letter is removed; when it dies again another one takes its place. Of a lane it takes up its place
+// again where it has kept that, else the last one. It needs no record of the job
 // that died, so it may be called weeks later. It errs with ErrNotRetriable, ErrTooLarge, and deadletter.ErrNotFound where
 // the dead letter is gone.
 func (s *Store) Retry(ctx context.Context, letter deadletter.Entry, again Again) (Retried, error) {
@@ -69,6 +70,9 @@ func (s *Store) Retry(ctx context.Context, letter deadletter.Entry, again Again)
 			return "", err
 		}
 		next := nextRound(record, letter, again.Rendered, time.Now().UTC())
+		if next.Lane != nil {
+			next.State = Parked
+		}
 		value, err := s.encode(next)
 		if err != nil {
 			return "", err
@@ -80,6 +84,9 @@ func (s *Store) Retry(ctx context.Context, letter deadletter.Entry, again Again)
 		}
 		switch {
 		case err == nil:
+			if next.Lane != nil {
+				return Queued, s.enter(ctx, next, record == nil || record.gone())
+			}
 			return Queued, s.publishTicket(ctx, next, near)
 		case !errors.Is(err, natskv.ErrConflict):
 			return "", fmt.Errorf("retry dead letter %d: %w", letter.Sequence, err)
@@ -144,6 +151,9 @@ func nextRound(record *Record, letter deadletter.Entry, rendered *Rendered, now 
 		if len(record.Attempts) > 0 {
 			next.Attempts = record.Attempts
 		}
+	}
+	if r.Lane != "" {
+		next.Lane = &Lane{Key: r.Lane, WhenDead: WhenDead(r.WhenDead)}
 	}
 	if r.Policy != nil {
 		next.Policy = *r.Policy

@@ -79,3 +79,20 @@ func BenchmarkBareWorkQueue(b *testing.B) {
 	w.awaitEmpty(b)
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "jobs/s")
 }
+
+// BenchmarkLane drains one lane in which 10,000 jobs wait.
+func BenchmarkLane(b *testing.B) {
+	const waiting = 10_000
+	for b.Loop() {
+		w := newWorld(b)
+		began := time.Now()
+		for i := range waiting {
+			w.enqueue(b, job(i, within("42", Park)))
+		}
+		b.ReportMetric(waiting/time.Since(began).Seconds(), "queued/s")
+		began = time.Now()
+		w.start(b, actions.Registry{"test": doNothing{}}, func(o *Options) { o.AckWait = 10 * time.Second })
+		w.await(b, job(waiting-1), in(Done))
+		b.ReportMetric(waiting/time.Since(began).Seconds(), "jobs/s")
+	}
+}

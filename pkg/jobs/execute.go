@@ -97,7 +97,7 @@ func (r *Runner) handle(p phases, h *held) (ended bool) {
 	switch meaning {
 	case stale:
 		r.metrics.stale.Inc()
-		if r.tidy(p.settling, h, record) {
+		if r.finish(p.settling, h, record) {
 			r.ack(h)
 		}
 		return true
@@ -152,7 +152,9 @@ func (r *Runner) claim(p phases, h *held, record *Record, revision uint64, meani
 	}
 	switch {
 	case cancelled:
-		r.ack(h)
+		if r.finish(p.settling, h, record) {
+			r.ack(h)
+		}
 		return true
 	case record.Verdict != nil:
 		return r.carryOut(p.settling, h, record, revision)
@@ -235,14 +237,14 @@ func (r *Runner) execute(p phases, h *held, record *Record, revision uint64) {
 		r.carryOut(p.settling, h, record, revision)
 	case record.State == Scheduled:
 		r.reticket(p.settling, h, record, near)
-	case r.tidy(p.settling, h, record):
+	case r.finish(p.settling, h, record):
 		r.ack(h)
 	}
 }
 
-// keep is how long a record stays: for ever while something is left to do.
+// keep is how long a record stays: for ever while something is left to do, or waits for it.
 func (r *Runner) keep(record *Record) time.Duration {
-	if record.State.Settled() {
+	if record.gone() {
 		return r.options.Keep
 	}
 	return 0
@@ -266,6 +268,23 @@ func (r *Runner) write(ctx context.Context, record *Record, revision uint64, to 
 		}
 		record, revision = there, seen
 	}
+}
+
+// finish does what is left to do when a job has ended: its dead letter goes where it has succeeded, and who waits behind it
+// goes on. It says no where that has to be tried again.
+func (r *Runner) finish(ctx context.Context, h *held, record *Record) bool {
+	if !r.tidy(ctx, h, record) {
+		return false
+	}
+	if record.Lane == nil || !record.gone() {
+		return true
+	}
+	if err := r.store.advance(ctx, record.Lane); err != nil {
+		r.log.Error("jobs that wait behind another could not go on", "job", record.ID, "error", err)
+		r.nakLater(h, troubled)
+		return false
+	}
+	return true
 }
 
 // tidy removes the dead letter of a job that has succeeded. It says no where that has to be tried again.
@@ -312,8 +331,10 @@ func (r *Runner) release(ctx context.Context, h *held, record *Record, revision 
 
 // carryOut lets a job die by its verdict: the dead letter, the state, then the ticket.
 func (r *Runner) carryOut(ctx context.Context, h *held, record *Record, revision uint64) (ended bool) {
+	letter := uint64(0)
 	if record.OnFailure != Drop {
-		if err := r.dead.Write(ctx, record.deadLetter()); err != nil {
+		var err error
+		if letter, err = r.dead.Store(ctx, record.deadLetter()); err != nil {
 			r.log.Error("dead letter could not be written", "job", record.ID, "error", err)
 			r.nakLater(h, troubled)
 			return true
@@ -326,8 +347,8 @@ func (r *Runner) carryOut(ctx context.Context, h *held, record *Record, revision
 			return true
 		}
 	}
-	record.die(time.Now().UTC())
-	if _, err := r.store.update(ctx, record, revision, r.options.Keep); err != nil {
+	record.die(letter, time.Now().UTC())
+	if _, err := r.store.update(ctx, record, revision, r.keep(record)); err != nil {
 		return r.unwritten(h, err)
 	}
 	r.metrics.dead.WithLabelValues(string(record.Verdict.Reason)).Inc()
@@ -336,6 +357,8 @@ func (r *Runner) carryOut(ctx context.Context, h *held, record *Record, revision
 	}
 	r.log.Warn("job died", "job", record.ID, "reason", record.Verdict.Reason, "error", record.Verdict.Error,
 		"on_failure", record.OnFailure)
-	r.ack(h)
+	if r.finish(ctx, h, record) {
+		r.ack(h)
+	}
 	return true
 }

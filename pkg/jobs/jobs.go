@@ -12,6 +12,7 @@
 //     attempt was interrupted; another message is a double, and dropped.
 //   - The record changes first, the ticket for what is next follows, and only then is the old ticket acknowledged. Who
 //     dies in between leaves the old one, which comes again and mends the gap. RunSweeper mends what is left.
+//   - A job of a lane is parked until those before it in the lane have ended: see Lane.
 //   - A death is a verdict in the record, then the dead letter, then the state. Only a verdict that was stored writes a
 //     dead letter, and who finds one carries it out without executing again.
 package jobs
@@ -70,6 +71,7 @@ type New struct {
 	Event     json.RawMessage // the whole envelope, for a dead letter
 	Subject   string          // that the event came under
 	Queue     string          // DefaultQueue where it is not given
+	Lane      *Lane           // that it waits its turn in; nil for none
 }
 
 // ErrInvalid marks a job that can't be enqueued, however often it is tried.

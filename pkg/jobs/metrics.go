@@ -17,6 +17,9 @@ type Metrics struct {
 	running     prometheus.Gauge
 	waiting     prometheus.Gauge
 	swept       prometheus.Counter
+	unparked    prometheus.Counter
+	parked      prometheus.Gauge
+	lanesHeld   prometheus.Gauge
 	seconds     prometheus.Histogram
 }
 
@@ -51,6 +54,9 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		running:     gauge("running", "Jobs that are being executed here."),
 		waiting:     gauge("waiting", "Tickets that wait here until they are due."),
 		swept:       counter("swept_total", "Tickets that the sweeper wrote for jobs that had lost theirs."),
+		unparked:    counter("unparked_total", "Jobs whose turn in their lane has come."),
+		parked:      gauge("parked", "Jobs that wait behind another one of their lane; told by the sweeping jobrunner, 0 by the others."),
+		lanesHeld:   gauge("lanes_held", "Lanes that wait until a person retries or removes a dead letter; told by the sweeping jobrunner, 0 by the others."),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "tributary_jobs_execution_seconds", Help: "Duration of executions of jobs.",
 			Buckets: []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
@@ -64,7 +70,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 	}
 	if registry != nil {
 		registry.MustRegister(m.enqueued, m.executions, m.interrupted, m.stale, m.dead, m.alerts, m.running, m.waiting,
-			m.swept, m.seconds)
+			m.swept, m.unparked, m.parked, m.lanesHeld, m.seconds)
 	}
 	return m
 }

@@ -20,6 +20,7 @@ const DefaultKeep = 24 * time.Hour
 var (
 	ErrSettled = errors.New("nothing is left to do for it")
 	ErrRunning = errors.New("an attempt is under way")
+	ErrQueued  = errors.New("it waits behind another job of its lane")
 )
 
 // States lists every state.
@@ -42,7 +43,7 @@ func (f Filter) Match(r *Record) bool {
 // Each calls do with the jobs that the filter selects, those whose record was written first coming first, until do errs:
 // with natsread.ErrStop for enough. A record that this version can't read is left out, and counted.
 func (s *Store) Each(ctx context.Context, f Filter, do func(*Record) error) (unreadable int, err error) {
-	err = natsread.Forward(ctx, s.js, natsread.Query{Stream: kvStream}, func(msg *jetstream.RawStreamMsg) error {
+	err = natsread.Forward(ctx, s.js, natsread.Query{Stream: kvStream, Subjects: []string{recordSubjects}}, func(msg *jetstream.RawStreamMsg) error {
 		record, err := decodeRecord(msg.Data)
 		switch {
 		case len(msg.Data) == 0: // the marker of a delete, as a person's `nats kv del` leaves it
@@ -61,10 +62,15 @@ func (s *Store) Each(ctx context.Context, f Filter, do func(*Record) error) (unr
 
 // Cancel sees to it that no further attempt of a job begins, and gives the job as it is then: Cancelled, or Running
 // where an attempt is under way, which can't be taken back: it ends as Done where it succeeds, as Cancelled otherwise. The
-// record stays for keep. A job that was cancelled already is no error; it errs with ErrNotFound, and with ErrSettled
-// where the job is done or dead, or is about to die.
+// record stays for keep. Who waits behind it goes on; so a job can be cancelled that is dead and holds its lane, while its
+// dead letter stays. A job that was cancelled already is no error; it errs with ErrNotFound, and with ErrSettled where the
+// job is done or dead, or is about to die.
 func (s *Store) Cancel(ctx context.Context, id string, keep time.Duration) (*Record, error) {
-	return s.change(ctx, "cancel", id, func(r *Record, now time.Time) (time.Duration, error) {
+	record, err := s.change(ctx, "cancel", id, func(r *Record, now time.Time) (time.Duration, error) {
+		if r.holds() {
+			r.rest(Cancelled, now, now)
+			return keep, nil
+		}
 		switch r.State {
 		case Scheduled, Ready, Parked:
 			r.rest(Cancelled, now, now)
@@ -86,12 +92,19 @@ func (s *Store) Cancel(ctx context.Context, id string, keep time.Duration) (*Rec
 			return 0, errUnknownState(r)
 		}
 	})
+	if err != nil || record.Lane == nil || !record.gone() {
+		return record, err
+	}
+	return record, s.advance(ctx, record.Lane)
 }
 
-// RunNow makes a job that waits due at once, and gives it as it is then. It errs with ErrNotFound, with ErrRunning, and
-// with ErrSettled.
+// RunNow makes a job that waits due at once, and gives it as it is then. It errs with ErrNotFound, with ErrRunning, with
+// ErrQueued, and with ErrSettled.
 func (s *Store) RunNow(ctx context.Context, id string) (*Record, error) {
 	record, err := s.change(ctx, "run", id, func(r *Record, now time.Time) (time.Duration, error) {
+		if r.State == Parked && r.Lane != nil {
+			return 0, ErrQueued
+		}
 		switch r.State {
 		case Scheduled, Ready, Parked:
 			r.rest(Ready, now, now)
@@ -144,7 +157,7 @@ func (s *Store) change(ctx context.Context, verb, id string, to func(*Record, ti
 // Newest gives up to limit of the jobs that the filter selects; those whose record was written last come first.
 func (s *Store) Newest(ctx context.Context, f Filter, limit int) ([]*Record, error) {
 	var list []*Record
-	err := natsread.Backward(ctx, s.js, natsread.Query{Stream: kvStream}, func(msg *jetstream.RawStreamMsg) error {
+	err := natsread.Backward(ctx, s.js, natsread.Query{Stream: kvStream, Subjects: []string{recordSubjects}}, func(msg *jetstream.RawStreamMsg) error {
 		record, err := decodeRecord(msg.Data)
 		if err != nil || !f.Match(record) {
 			return nil

@@ -48,6 +48,8 @@ type Record struct {
 	EventIsBody bool                 `json:"event_is_body,omitempty"` // the event is left out, for it is the request's body
 	Subject     string               `json:"subject,omitempty"`       // that the event came under
 	Letter      uint64               `json:"letter,omitempty"`        // the sequence in DEADLETTERS that this round retries
+	Lane        *Lane                `json:"lane,omitempty"`          // that it waits its turn in
+	Grave       uint64               `json:"grave,omitempty"`         // the sequence in DEADLETTERS by which it holds its lane, once it is dead
 	Cancel      bool                 `json:"cancel,omitempty"`        // after the attempt that is running there is no other
 	Created     time.Time            `json:"created"`
 	Updated     time.Time            `json:"updated"`
@@ -71,6 +73,9 @@ func newRecord(n New, now time.Time) *Record {
 	}
 	if n.NotBefore.After(now) {
 		r.State, r.Due = Scheduled, n.NotBefore.UTC()
+	}
+	if n.Lane != nil {
+		r.Lane, r.State = n.Lane, Parked
 	}
 	return r
 }
@@ -240,9 +245,12 @@ func (r *Record) lastError() string {
 }
 
 // die is the state after the verdict was carried out. The verdict stays, to be shown; its dead letter is a new one.
-func (r *Record) die(now time.Time) {
+func (r *Record) die(letter uint64, now time.Time) {
 	r.rest(Dead, r.Due, now)
 	r.Letter = 0
+	if r.Lane != nil {
+		r.Grave = letter
+	}
 }
 
 func (r *Record) deadLetter() deadletter.Record {
@@ -250,10 +258,14 @@ func (r *Record) deadLetter() deadletter.Record {
 	if address, err := events.ParseAddress(r.Subject); err == nil {
 		source = address.Source
 	}
-	return deadletter.Record{
+	letter := deadletter.Record{
 		ID: r.ID, Reason: r.Verdict.Reason, EffectKey: r.ID, EventID: r.Effect.EventID, Observer: r.Effect.Observer,
 		Action: r.Effect.Action, Generation: r.Generation, Time: r.Verdict.At, Error: r.Verdict.Error,
 		Attempts: r.Attempts, Request: &r.Request, Effect: &r.Effect, Event: r.Event, Round: r.Round,
 		Source: source, Subject: r.Subject, Policy: &r.Policy, OnFailure: string(r.OnFailure), Queue: r.Queue,
 	}
+	if r.Lane != nil {
+		letter.Lane, letter.WhenDead = r.Lane.Key, string(r.Lane.WhenDead)
+	}
+	return letter
 }

@@ -40,7 +40,8 @@ func NewStore(js jetstream.JetStream, options StoreOptions) *Store {
 }
 
 // Enqueue stores a job, and returns when both its record and its ticket are acknowledged. A job that is known already,
-// by its effect's key, stays as it is, whatever else the new one says; if it is not settled, it has a ticket afterwards.
+// by its effect's key, stays as it is, whatever else the new one says; if it is not settled, it has a ticket afterwards,
+// or its place in its lane.
 // While NATS is away or full Enqueue waits, until ctx ends. It errors with ErrInvalid, or ErrTooLarge, where no waiting
 // helps.
 func (s *Store) Enqueue(ctx context.Context, n New) error {
@@ -63,12 +64,7 @@ func (s *Store) Enqueue(ctx context.Context, n New) error {
 	default:
 		return fmt.Errorf("enqueue job %s: %w", n.Effect.Key, err)
 	}
-	switch record.State {
-	case Scheduled, Ready:
-		return s.publishTicket(ctx, record, near)
-	default:
-		return nil // running has its ticket, and the others need none
-	}
+	return s.resume(ctx, record)
 }
 
 // Get reads a job by its id. It errors with ErrNotFound.

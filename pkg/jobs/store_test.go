@@ -147,7 +147,7 @@ func TestMetricsExistAtZero(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(families) != 10 {
+	if len(families) != 13 {
 		t.Errorf("%d metrics", len(families))
 	}
 	for _, family := range families {

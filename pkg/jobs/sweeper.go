@@ -24,6 +24,8 @@ type SweepOptions struct {
 // it under a lease, for two sweepers do the same work twice, and no harm. A ticket too many is no harm either, and one
 // job gets them ever more rarely.
 //
+// It also lets lanes go on that somebody who died has left standing, or whose dead letter was removed.
+//
 // Between sweeps it remembers the jobs that are not settled, about 200 bytes each, so that a sweep reads only the
 // records that were written since the last one.
 func RunSweeper(ctx context.Context, store *Store, options SweepOptions) error {
@@ -32,6 +34,8 @@ func RunSweeper(ctx context.Context, store *Store, options SweepOptions) error {
 		every: cmp.Or(options.Every, 10*time.Second), margin: cmp.Or(options.Margin, 15*time.Second),
 		grace: graceWaits * cmp.Or(options.AckWait, DefaultAckWait),
 	}
+	defer store.metrics.parked.Set(0)
+	defer store.metrics.lanesHeld.Set(0)
 	failing := false
 	for {
 		err := s.sweep(ctx)
@@ -54,7 +58,8 @@ type sweeper struct {
 	store                *Store
 	every, margin, grace time.Duration
 	open                 map[string]*openJob // by id
-	seen                 uint64              // the last sequence of KV jobs that was read
+	lanes                openLanes
+	seen                 uint64 // the last sequence of KV jobs that was read
 }
 
 // openJob is what a sweep needs to know of a job that is not settled.
@@ -81,6 +86,9 @@ func (s *sweeper) sweep(ctx context.Context) error {
 		return err
 	}
 	now := time.Now()
+	if err := s.sweepLanes(ctx, now); err != nil {
+		return err
+	}
 	for id, job := range s.open {
 		// A ticket that waits in the queue is not lost, however long the queue is.
 		overdue := job.deadline.Add(s.margin).Before(delivered)
@@ -186,7 +194,7 @@ func (s *sweeper) read(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("read %s: %w", kvStream, err)
 			}
-			s.note(msg.Data())
+			s.note(msg.Subject(), msg.Data())
 			s.seen, left = metadata.Sequence.Stream, metadata.NumPending
 			got++
 		}
@@ -200,11 +208,16 @@ func (s *sweeper) read(ctx context.Context) error {
 	return nil
 }
 
-func (s *sweeper) note(value []byte) {
+func (s *sweeper) note(subject string, value []byte) {
+	if id, is := entryID(subject, value); is {
+		s.lanes.noteEntry(id)
+		return
+	}
 	record, err := decodeRecord(value)
 	if err != nil {
 		return // a marker of a delete, or a record that is not ours to judge: its ticket brings it to light
 	}
+	s.lanes.note(record)
 	job := s.describe(record)
 	switch record.State {
 	case Done, Dead, Cancelled, Parked:

@@ -127,7 +127,7 @@ func (l *loader) file(taken map[string]string) []*Observer {
 }
 
 func (l *loader) observer(n ast.Node) *Observer {
-	fields := l.mapping(n, "", "an observer", "name", "match", "when", "order", "retry", "on_failure", "actions")
+	fields := l.mapping(n, "", "an observer", "name", "match", "when", "order", "when_dead", "retry", "on_failure", "actions")
 	o := &Observer{
 		Name:      l.name(fields["name"], n, "an observer"),
 		Order:     l.order(fields["order"]),
@@ -137,9 +137,10 @@ func (l *loader) observer(n ast.Node) *Observer {
 	if l.err != nil {
 		return nil
 	}
+	l.strict(o, fields)
 	line, column := l.src.position(l.start(fields["name"].value))
 	o.at = fmt.Sprintf("%s:%d:%d", l.src.name, line, column)
-	o.spec = observerSpec{Name: o.Name, Order: o.Order, Retry: o.Retry, OnFailure: o.OnFailure}
+	o.spec = observerSpec{Name: o.Name, Order: o.Order, WhenDead: o.WhenDead, Retry: o.Retry, OnFailure: o.OnFailure}
 	o.match, o.spec.Match = l.match(fields["match"])
 	if f := fields["when"]; f.given() {
 		when := l.expression(f)
@@ -164,6 +165,11 @@ func (l *loader) actions(o *Observer, f field, n ast.Node) {
 	for _, n := range nodes {
 		a, spec := l.action(n)
 		if l.err != nil {
+			return
+		}
+		if a.Async && o.Order == OrderStrict {
+			l.fail(l.start(l.mapping(n, "", "an action")["async"].value), "leave it out, or give the action to an observer of its own",
+				"async: true gives up the order that order: strict asks for")
 			return
 		}
 		if slices.ContainsFunc(o.Actions, func(other *Action) bool { return other.Name == a.Name }) {
@@ -203,11 +209,7 @@ func (l *loader) order(f field) Order {
 	if !f.given() {
 		return OrderAttempts
 	}
-	s := l.text(f.name, f.value)
-	if s.value == "strict" {
-		l.fail(s.start, "known: attempts, none", "order: strict comes with a later release")
-	}
-	return Order(l.choice(f, "", string(OrderAttempts), string(OrderNone)))
+	return Order(l.choice(f, "", string(OrderAttempts), string(OrderStrict), string(OrderNone)))
 }
 
 // retry reads a policy; what is not given is that of the default.

@@ -24,7 +24,17 @@ type Order string
 // The orders.
 const (
 	OrderAttempts Order = "attempts" // first attempts begin in commit order
+	OrderStrict   Order = "strict"   // none begins before those before it are settled
 	OrderNone     Order = "none"
+)
+
+// WhenDead says what becomes of effects of a strict observer that wait behind one that dies.
+type WhenDead string
+
+// What becomes of them.
+const (
+	WhenDeadPark WhenDead = "park" // they stay until a person retries or removes the dead letter
+	WhenDeadSkip WhenDead = "skip" // they go on
 )
 
 // OnFailure says what becomes of an effect that fails for good.
@@ -41,6 +51,7 @@ const (
 type Observer struct {
 	Name      string
 	Order     Order
+	WhenDead  WhenDead // empty unless Order is OrderStrict
 	Retry     retry.Policy
 	OnFailure OnFailure
 	Actions   []*Action // in the order of the file
@@ -94,6 +105,7 @@ type observerSpec struct {
 	Match     matchSpec    `json:"match"`
 	When      string       `json:"when,omitempty"`
 	Order     Order        `json:"order"`
+	WhenDead  WhenDead     `json:"when_dead,omitempty"`
 	Retry     retry.Policy `json:"retry"`
 	OnFailure OnFailure    `json:"on_failure"`
 	Actions   []actionSpec `json:"actions"`

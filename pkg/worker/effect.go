@@ -105,10 +105,13 @@ func (w *Worker) carryOut(x *effect, claim dedupkv.Claim) (dedupkv.Result, error
 		w.rejudge(x, claim.Generation)
 	}
 	d := &x.due
+	waits, err := w.waits(x)
 	switch {
+	case err != nil:
+		return "", err
 	case d.err != nil:
 		return w.bury(x, d.reason, d.err, nil)
-	case d.async:
+	case d.async || waits:
 		return w.hand(x, nil, time.Time{})
 	}
 	attempt := deadletter.Attempt{Number: 1, Started: time.Now().UTC()}
@@ -152,10 +155,7 @@ func (w *Worker) holds(x *effect, claim dedupkv.Claim) error {
 var errCrashed = errors.New("it was begun too often without an end")
 
 func (w *Worker) isJob(x *effect) (bool, error) {
-	err := w.insist(func(ctx context.Context) error {
-		_, err := w.jobs.Get(ctx, x.key)
-		return err
-	}, jobs.ErrNotFound)
+	err := w.insist(func(ctx context.Context) error { return w.jobs.Resume(ctx, x.key) }, jobs.ErrNotFound)
 	switch {
 	case err == nil:
 		return true, nil
@@ -173,7 +173,7 @@ func (w *Worker) hand(x *effect, attempts []deadletter.Attempt, notBefore time.T
 	err := w.insist(func(ctx context.Context) error {
 		return w.jobs.Enqueue(ctx, jobs.New{
 			Effect: x.name(), Request: d.request, Policy: d.policy, OnFailure: d.onFailure, Generation: d.generation,
-			Attempts: attempts, NotBefore: notBefore, Event: x.entry.data, Subject: x.entry.subject,
+			Attempts: attempts, NotBefore: notBefore, Event: x.entry.data, Subject: x.entry.subject, Lane: d.lane,
 		})
 	}, jobs.ErrInvalid)
 	switch {
@@ -211,10 +211,20 @@ func (w *Worker) bury(x *effect, reason deadletter.Reason, cause error, attempts
 	if d.err == nil {
 		letter.Request, letter.Policy = &d.request, &d.policy
 	}
-	err := w.insist(func(ctx context.Context) error { return w.dead.Write(ctx, letter) }, deadletter.ErrInvalid)
+	if d.lane != nil {
+		letter.Lane, letter.WhenDead = d.lane.Key, string(d.lane.WhenDead)
+	}
+	var sequence uint64
+	err := w.insist(func(ctx context.Context) (err error) {
+		sequence, err = w.dead.Store(ctx, letter)
+		return err
+	}, deadletter.ErrInvalid)
 	if errors.Is(err, deadletter.ErrInvalid) {
 		log.Error("effect has failed, and its dead letter can't be written", "problem", err)
 		return dedupkv.Dead, nil
+	}
+	if err == nil {
+		err = w.hold(x, reason, cause, sequence)
 	}
 	if err != nil {
 		return "", err

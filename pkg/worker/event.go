@@ -37,6 +37,7 @@ type due struct {
 	generation       string
 	async            bool // straight to JOBS
 	ordered          bool
+	lane             *jobs.Lane // of jobs, where the order is strict; else nil
 	policy           retry.Policy
 	onFailure        jobs.OnFailure
 	request          actions.Request

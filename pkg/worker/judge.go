@@ -67,6 +67,7 @@ func dueOf(set *observers.Set, e *entry) ([]due, observers.Judgement) {
 			d := d
 			d.action, d.async = action.Name, action.Async
 			d.ordered = o.Order != observers.OrderNone && !action.Async
+			d.lane = laneOf(o, action.Name, e)
 			if d.request, d.err = action.Render(view); d.err != nil {
 				d.reason = deadletter.Render
 			}

@@ -149,13 +149,18 @@ type Parts struct {
 type queue interface {
 	// Enqueue stores a job once, by its effect key. It errs with jobs.ErrInvalid where no waiting helps.
 	Enqueue(ctx context.Context, job jobs.New) error
-	// Get reads a job. It errs with jobs.ErrNotFound.
-	Get(ctx context.Context, effectKey string) (*jobs.Record, error)
+	// Resume completes what a job that is there needs to go on. It errs with jobs.ErrNotFound.
+	Resume(ctx context.Context, effectKey string) error
+	// First gives the job that is first in a lane. It errs with jobs.ErrNotFound.
+	First(ctx context.Context, lane *jobs.Lane) (effectKey string, err error)
+	// Hold makes a lane wait for an effect that has died. It errs with jobs.ErrInvalid where no waiting helps.
+	Hold(ctx context.Context, job jobs.New, reason deadletter.Reason, cause string, letter uint64) error
 }
 
 type deadLetters interface {
-	// Write stores a record once, by its ID. It errs with deadletter.ErrInvalid where no waiting helps.
-	Write(ctx context.Context, record deadletter.Record) error
+	// Store stores a record once, by its ID, and gives its sequence. It errs with deadletter.ErrInvalid where no waiting
+	// helps.
+	Store(ctx context.Context, record deadletter.Record) (sequence uint64, err error)
 }
 
 // New gives a Worker. Its streams and buckets must exist when it runs.
