@@ -55,6 +55,12 @@ observers:
     actions:
       - {name: tell, type: webhook, url: "${receiver}/dead"}
       - {name: miss, type: webhook, url: "${receiver}/gone"}
+  - name: strict
+    match: {source: shop, entity: public.orders}
+    when: after.id == 1000
+    order: strict
+    retry: {max_attempts: 2, strategy: fixed, initial: 10ms, max: 1s}
+    actions: [{name: tell, type: webhook, url: "${receiver}/dead"}]
   - name: later
     match: {source: shop, entity: public.orders, ops: [insert]}
     when: after.id == 1001
@@ -207,6 +213,7 @@ func fullStream(t *testing.T, s *harness.System) {
 		t.Fatal(err)
 	}
 	moves(t, s, "ingest-1 ingest-2", "tributary_ingest_heartbeat_seconds")
+	moves(t, s, "jobrunner-1 jobrunner-2", "tributary_jobs_lanes_held", "jobrunner-1 jobrunner-2", "tributary_jobs_parked")
 }
 
 // moves waits until metrics are above zero: pairs of services, of which one has to tell so, and a metric.
