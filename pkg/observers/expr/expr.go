@@ -70,6 +70,7 @@ func NewEnv() (*Env, error) {
 // program is one compiled expression and the type it was found to have.
 type program struct {
 	cel    cel.Program
+	text   string
 	kind   cel.Kind
 	name   string   // of the type, in CEL's words
 	images []string // which of before, after and key it reads
@@ -92,7 +93,7 @@ func (e *Env) compile(text string) (*program, error) {
 	if err != nil {
 		return nil, &Error{Message: err.Error()}
 	}
-	p := &program{cel: compiled, kind: kind, name: name}
+	p := &program{cel: compiled, text: text, kind: kind, name: name}
 	celast.PostOrderVisit(ast.NativeRep().Expr(), celast.NewExprVisitor(func(e celast.Expr) {
 		switch e.Kind() {
 		case celast.IdentKind:
@@ -118,6 +119,7 @@ func (p *program) eval(in *Input) (ref.Val, error) {
 	if err == nil {
 		return value, nil
 	}
+	err = conceal(p.text, err)
 	if name := in.missing(p.images); name != "" {
 		return nil, fmt.Errorf("%w: this event (%s) has no %s", err, in.fields.Op, name)
 	}
