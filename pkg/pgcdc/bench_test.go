@@ -124,6 +124,7 @@ func newTestDecoder(put func(context.Context, *change) error) (*decoder, *relati
 		source:     "shop", incarnation: 1, partitions: 16, put: put, heartbeat: func([]byte) {}, metrics: metrics, sieve: &sieve{metrics: metrics},
 		own: func(context.Context, ownTransaction) error { return nil }, touched: func(*relation, uint32, []field, []field) {},
 		emptied: func(*relation, uint32) {},
+		renew:   func(context.Context, *relation, events.LSN) error { return nil },
 		describe: func(_ context.Context, w *wireRelation, _ bool) (*relation, error) {
 			r := newRelation(w.oid, w.schema, w.table, w.identity)
 			for _, c := range w.columns {

@@ -22,6 +22,9 @@ type Catalog struct {
 	mu     sync.RWMutex
 	types  map[uint32]known // guarded by mu
 	resets uint64           // guarded by mu; counts Forget and Reset, so that what was read before is not kept after
+
+	asOf   events.LSN        // of the last Through; guarded by mu
+	shapes map[uint32]string // what the composites' attributes were then, by relation; guarded by mu
 }
 
 type known struct {
@@ -31,7 +34,7 @@ type known struct {
 
 // NewCatalog makes a catalog that asks through query, which is pgx.Conn's or a pool's Query.
 func NewCatalog(query func(ctx context.Context, sql string, args ...any) (pgx.Rows, error)) *Catalog {
-	return &Catalog{query: query, reading: make(chan struct{}, 1), types: map[uint32]known{}}
+	return &Catalog{query: query, reading: make(chan struct{}, 1), types: map[uint32]known{}, shapes: map[uint32]string{}}
 }
 
 // Type gives the type with this OID. One that the server does not have (any more) is no error: its values are written
@@ -188,9 +191,9 @@ SELECT n.nspname::text, t.typname::text, t.typtype::text, t.typbasetype, t.typre
  WHERE t.oid = $1`
 
 	fieldsQuery = `
-SELECT attname::text, atttypid
+SELECT attname::text, atttypid, attisdropped, xmin::text::bigint, pg_catalog.txid_current_snapshot()::text
   FROM pg_catalog.pg_attribute
- WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped
+ WHERE attrelid = $1 AND attnum > 0
  ORDER BY attnum`
 )
 
@@ -246,10 +249,10 @@ func (r *catalogReader) resolve(ctx context.Context, t *Type, row *typeRow, dept
 		if t.elem, err = r.read(ctx, row.Element, depth-1); err != nil {
 			return err
 		}
-		t.mutable = t.elem.mutable
+		t.mutable, t.since = t.elem.mutable, t.elem.since
 	case row.Kind == "c":
-		t.kind, t.mutable = kindComposite, true
-		t.fields, err = r.readFields(ctx, row.Relation, depth)
+		t.kind, t.mutable, t.relation = kindComposite, true, row.Relation
+		err = r.readFields(ctx, t, depth)
 	case row.Cast == "hstore":
 		t.kind = kindHstore
 	case row.Cast == "":
@@ -260,27 +263,41 @@ func (r *catalogReader) resolve(ctx context.Context, t *Type, row *typeRow, dept
 	return err
 }
 
-func (r *catalogReader) readFields(ctx context.Context, relation uint32, depth int) ([]member, error) {
+// readFields reads the attributes of a composite.
+func (r *catalogReader) readFields(ctx context.Context, t *Type, depth int) error {
 	type attribute struct {
-		Name string
-		Type uint32
+		Name    string
+		Type    uint32
+		Dropped bool
+		Changed int64
+		Now     string
 	}
-	rows, err := r.catalog.query(ctx, fieldsQuery, relation)
+	rows, err := r.catalog.query(ctx, fieldsQuery, t.relation)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	attributes, err := pgx.CollectRows(rows, pgx.RowToStructByPos[attribute])
 	if err != nil {
-		return nil, err
+		return err
 	}
-	fields := make([]member, len(attributes))
-	for i, a := range attributes {
-		label := append(events.AppendString(nil, a.Name), ':')
-		t, err := r.read(ctx, a.Type, depth-1)
+	for _, a := range attributes {
+		now, err := parseVisibility(a.Now)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		fields[i] = member{label, t}
+		if changed := uint32(a.Changed); later(uint32(now.max), changed) { // else so long ago that the numbers have come round
+			t.since = laterOf(t.since, changed)
+		}
+		if a.Dropped {
+			continue
+		}
+		label := append(events.AppendString(nil, a.Name), ':')
+		field, err := r.read(ctx, a.Type, depth-1)
+		if err != nil {
+			return err
+		}
+		t.fields = append(t.fields, member{label, field})
+		t.since = laterOf(t.since, field.since)
 	}
-	return fields, nil
+	return nil
 }

@@ -31,7 +31,8 @@ type decoder struct {
 	partitions  int
 	stored      events.Sequence // changes up to here are stored already
 	describe    func(ctx context.Context, w *wireRelation, again bool) (*relation, error)
-	put         func(ctx context.Context, c *change) error // takes the next change; c is the decoder's again when it returns
+	renew       func(ctx context.Context, rel *relation, commit events.LSN) error // brings the types of its columns up to date
+	put         func(ctx context.Context, c *change) error                        // takes the next change; c is the decoder's again when it returns
 	heartbeat   func(content []byte)
 	own         func(ctx context.Context, t ownTransaction) error // told of a transaction that is an addition's message alone
 	touched     func(rel *relation, xid uint32, row, old []field) // told of each change of a row
@@ -114,6 +115,7 @@ func (d *decoder) begin(p *payload) error {
 	}
 	d.commit, d.committed, d.xid = p.lsn(), p.time(), p.uint32()
 	d.open, d.index, d.addition = true, 0, nil
+	d.writer = d.xid
 	return p.done('B')
 }
 

@@ -15,6 +15,7 @@ type rowEncoder struct {
 	textValues prometheus.Counter // values that are passed as text
 	failed     error              // of refresh; what was written since is not to be used
 	masked     []byte             // memory
+	writer     uint32             // the transaction that wrote the row; 0 for rows as they are now
 }
 
 // fillKey gives c the key of a row; old has what row does not.
@@ -105,6 +106,20 @@ func (e *rowEncoder) value(ctx context.Context, dst []byte, col *column, f *fiel
 		return append(col.mask.appendText(dst, f.text), '"')
 	}
 	start := len(dst)
+	if typ := col.typ; typ.mutable && e.writer != 0 {
+		if typ = col.at(e.writer); typ == nil {
+			e.textValues.Inc()
+			dst, _ = appendText(dst, f.text)
+			return dst
+		}
+		if typ != col.typ {
+			dst, ok := typ.AppendValue(dst, f.text)
+			if !ok {
+				e.textValues.Inc()
+			}
+			return dst
+		}
+	}
 	dst, ok := col.typ.AppendValue(dst, f.text)
 	if ok {
 		return dst

@@ -27,7 +27,8 @@ type column struct {
 	name     string
 	label    []byte // the name as a JSON string, and a colon
 	typ      *Type
-	identity bool // the old row's value is sent where the replica identity is not full
+	before   *Type // what typ was before it was altered; nil where that is not known
+	identity bool  // the old row's value is sent where the replica identity is not full
 
 	mask   *mask // nil publishes values as they are
 	hidden bool  // it is in no event
@@ -44,8 +45,10 @@ type relation struct {
 	identity      byte
 	published     bool // it matches the configured patterns
 	columns       []column
-	key           []int  // the columns that name a row, in order; empty where the table is the key
-	entity        []byte // the partition key of the table itself
+	mutable       bool       // the types of some of its columns can be altered without it
+	asOf          events.LSN // how new their types are
+	key           []int      // the columns that name a row, in order; empty where the table is the key
+	entity        []byte     // the partition key of the table itself
 
 	subjects map[events.Op][]string // by partition; filled when needed
 }
@@ -173,6 +176,7 @@ func (d *describer) describe(ctx context.Context, w *wireRelation, again bool) (
 			return nil, fmt.Errorf("describe column %s of %s: %w", c.name, r, err)
 		}
 		r.columns = append(r.columns, newColumn(c.name, typ, c.identity))
+		r.mutable = r.mutable || typ.mutable
 	}
 	r.setKey(facts.primary)
 	names := append([][2]string{{w.schema, w.table}}, facts.ancestors...)

@@ -58,7 +58,7 @@ const (
 )
 
 func (d *decoder) insert(ctx context.Context, p *payload) error {
-	rel, fresh, err := d.row(p, events.OpInsert)
+	rel, fresh, err := d.row(ctx, p, events.OpInsert)
 	if err != nil || !fresh {
 		return err
 	}
@@ -76,7 +76,7 @@ func (d *decoder) insert(ctx context.Context, p *payload) error {
 }
 
 func (d *decoder) update(ctx context.Context, p *payload) error {
-	rel, fresh, err := d.row(p, events.OpUpdate)
+	rel, fresh, err := d.row(ctx, p, events.OpUpdate)
 	if err != nil || !fresh {
 		return err
 	}
@@ -119,7 +119,7 @@ func (d *decoder) update(ctx context.Context, p *payload) error {
 }
 
 func (d *decoder) delete(ctx context.Context, p *payload) error {
-	rel, fresh, err := d.row(p, events.OpDelete)
+	rel, fresh, err := d.row(ctx, p, events.OpDelete)
 	if err != nil || !fresh {
 		return err
 	}
@@ -141,12 +141,18 @@ func (d *decoder) delete(ctx context.Context, p *payload) error {
 }
 
 // row counts a change of a row; fresh tells whether it is to be published.
-func (d *decoder) row(p *payload, op events.Op) (rel *relation, fresh bool, err error) {
+func (d *decoder) row(ctx context.Context, p *payload, op events.Op) (rel *relation, fresh bool, err error) {
 	if rel, err = d.known(p.uint32()); err != nil {
 		return nil, false, err
 	}
 	fresh, err = d.next()
-	return rel, fresh && d.wants(rel, op), err
+	if err != nil || !fresh || !d.wants(rel, op) {
+		return rel, false, err
+	}
+	if rel.mutable && rel.asOf < d.commit {
+		err = d.renew(ctx, rel, d.commit)
+	}
+	return rel, true, err
 }
 
 // wants tells whether a change that is not stored yet is one that is published, as far as its table and operation say.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 
@@ -129,6 +130,9 @@ func (r *run) describeTable(ctx context.Context, conn *pgx.Conn, p *publishedTab
 		for _, name := range p.Primary {
 			identifying[name] = true
 		}
+	}
+	if err := r.catalog.Through(ctx, math.MaxUint64); err != nil { // as the values of a query are: those of now
+		return nil, err
 	}
 	for _, c := range columns {
 		typ, err := r.catalog.Type(ctx, c.OID)

@@ -109,11 +109,15 @@ func (r *run) newDecoder(beat *heartbeat, added *additions) *decoder {
 	describer := &describer{query: r.query, catalog: r.catalog, patterns: r.patterns, masking: r.masking}
 	d := &decoder{
 		source: r.opts.Name, incarnation: r.out.position.Incarnation, partitions: r.opts.Partitions, stored: r.state.Last,
-		rowEncoder: r.newEncoder(), describe: describer.describe, put: r.out.event, heartbeat: beat.came, metrics: r.metrics, sieve: r.newSieve(),
+		rowEncoder: r.newEncoder(), describe: describer.describe, renew: r.renew, put: r.out.event, heartbeat: beat.came, metrics: r.metrics, sieve: r.newSieve(),
 		own: added.came, touched: added.touched, emptied: added.emptied,
 	}
 	d.init()
 	return d
+}
+
+func (r *run) renew(ctx context.Context, rel *relation, commit events.LSN) error {
+	return rel.renew(ctx, r.catalog, commit)
 }
 
 func (r *run) newEncoder() rowEncoder {

@@ -18,6 +18,9 @@ type Type struct {
 	delim   byte     // between an array's elements
 	fields  []member // of a composite, without the dropped ones
 	mutable bool     // DDL can change what the text means
+
+	relation uint32 // of a composite, in pg_class
+	since    uint32 // the transaction that altered it, or a composite in it, for the last time; 0 where that is long ago
 }
 
 // member is an attribute of a composite.
