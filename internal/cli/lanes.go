@@ -38,7 +38,7 @@ func (q *queues) behind(ctx context.Context, r *jobs.Record) (string, error) {
 // remark is what a table says of a job at the end of its line.
 func remark(r *jobs.Record, behind string) string {
 	if behind != "" {
-		return "waits behind " + short(behind)
+		return "behind " + short(behind)
 	}
 	return lastError(r)
 }

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -188,5 +189,29 @@ func (r *Receiver) CheckOrder() {
 	}
 	if wrong > 1 {
 		r.t.Errorf("%d first attempts came out of order", wrong)
+	}
+}
+
+// CheckStrict fails the test where an effect of a path succeeded for the first time behind that of a later change, or where
+// not exactly so many effects of each of these paths have succeeded.
+func (r *Receiver) CheckStrict(each int, paths ...string) {
+	r.t.Helper()
+	last, count := map[string]string{}, map[string]int{}
+	seen := map[string]bool{}
+	for _, d := range r.Deliveries() {
+		if d.Status >= http.StatusMultipleChoices || seen[d.Key] || !slices.Contains(paths, d.Path) {
+			continue
+		}
+		seen[d.Key] = true
+		count[d.Path]++
+		if d.Sequence <= last[d.Path] {
+			r.t.Errorf("order of %s: %s succeeded behind %s", d.Path, d.Sequence, last[d.Path])
+		}
+		last[d.Path] = d.Sequence
+	}
+	for _, path := range paths {
+		if count[path] != each {
+			r.t.Errorf("%s has %d successes, want %d", path, count[path], each)
+		}
 	}
 }
