@@ -1,0 +1,226 @@
+package conformance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tributary-dev/tributary/internal/natstest"
+	"github.com/tributary-dev/tributary/internal/pgtest"
+	"github.com/tributary-dev/tributary/pkg/events"
+	"github.com/tributary-dev/tributary/pkg/ingest"
+	"github.com/tributary-dev/tributary/pkg/pgcdc"
+	"github.com/tributary-dev/tributary/streams"
+)
+
+// cut is a source whose session ends after its first batch with events went on: at once, so that it may be stored, on its way
+// or lost, or after it was stored. It also ends when there is nothing to read.
+type cut struct {
+	ingest.Source
+	stored bool
+}
+
+var errCut = errors.New("cut")
+
+func (c cut) Run(ctx context.Context, state ingest.State, feed *ingest.Feed) error {
+	between := ingest.NewFeed(1) // one batch at a time
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	ended := make(chan error, 1)
+	go func() { ended <- c.Source.Run(ctx, state, between) }()
+	err := c.pass(ctx, between, feed, state.Position.Phase == ingest.PhaseStreaming)
+	cancel(err)
+	if own := <-ended; errors.Is(own, ingest.ErrRefused) {
+		return own
+	}
+	return err
+}
+
+func (c cut) pass(ctx context.Context, from, to *ingest.Feed, streaming bool) error {
+	for {
+		batches, err := from.Take(ctx)
+		if err != nil {
+			return err
+		}
+		for _, b := range batches {
+			moved := to.Batch()
+			moved.Items, moved.Buf = append(moved.Items, b.Items...), append(moved.Buf, b.Buf...)
+			begin := 0
+			some := streaming && len(b.Buf) == 0
+			for i := range moved.Items { // they point into the memory of the batch that they came in
+				end := begin + len(moved.Items[i].Data)
+				moved.Items[i].Data = moved.Buf[begin:end:end]
+				begin, some = end, some || moved.Items[i].Mark == nil
+			}
+			if err := to.Put(ctx, moved); err != nil {
+				return err
+			}
+			from.Stored(b)
+			if !some {
+				continue
+			}
+			if c.stored {
+				if err := to.Sync(ctx); err != nil {
+					return err
+				}
+			}
+			return errCut
+		}
+	}
+}
+
+// once is a lease for one session.
+type once struct{ over context.CancelFunc }
+
+func (o once) Hold(ctx context.Context, work func(context.Context) error) error {
+	defer o.over()
+	return work(ctx)
+}
+
+// TestEveryKillPointOfATransaction cuts the reading of one large transaction, among small ones, between each two of its batches,
+// and goes on by a new leader each time, through the fence, on a real stream.
+func TestEveryKillPointOfATransaction(t *testing.T) {
+	const rows = 9000
+	server := natstest.Start(t)
+	js := server.JetStream(t)
+	if _, err := streams.Apply(t.Context(), js, streams.Options{EventsMaxBytes: -1}); err != nil {
+		t.Fatal(err)
+	}
+	url := pgtest.Database(t)
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.WithoutCancel(t.Context()))
+	exec := func(sql string) {
+		t.Helper()
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(`CREATE TABLE t (id int PRIMARY KEY, note text); ALTER TABLE t REPLICA IDENTITY FULL; INSERT INTO t VALUES (0)`)
+	session := func(n int, wrap func(ingest.Source) ingest.Source) {
+		t.Helper()
+		lead(t, server, n, wrap(newSource(t, url)))
+	}
+	session(0, func(s ingest.Source) ingest.Source { return cut{s, true} }) // the snapshot's row
+	exec(`INSERT INTO t VALUES (-1)`)
+	exec(fmt.Sprintf(`INSERT INTO t SELECT i, repeat('x', 100) FROM generate_series(1, %d) i`, rows))
+	exec(`UPDATE t SET note = 'y' WHERE id <= 10`)
+	all := 1 + 1 + rows + 12
+	sessions := 0
+	for held := 1; held < all; held = countEvents(t, js) {
+		sessions++
+		if sessions > 100 {
+			t.Fatalf("no end: EVENTS holds %d of %d", held, all)
+		}
+		session(sessions, func(s ingest.Source) ingest.Source { return cut{s, sessions%2 == 0} })
+	}
+	if sessions < 8 {
+		t.Errorf("%d sessions: the transaction was cut too seldom", sessions)
+	}
+	verifyTransactions(t, js, all)
+}
+
+func newSource(t *testing.T, url string) *pgcdc.Source {
+	t.Helper()
+	source, err := pgcdc.New(pgcdc.Options{Name: "shop", ConnString: url, Tables: []string{"public.*"}, Snapshot: true, Partitions: 16, Heartbeat: 200 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return source
+}
+
+// lead runs a source for one session.
+func lead(t *testing.T, server *natstest.Server, n int, source ingest.Source) {
+	t.Helper()
+	nc := server.Conn(t, nats.ReconnectBufSize(-1))
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(t.Context(), events.StreamEvents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pipeline := ingest.NewPipeline(nc, stream, ingest.Options{
+		Leader: fmt.Sprintf("leader-%d", n), Log: slog.New(slog.DiscardHandler), Metrics: ingest.NewMetrics(prometheus.NewRegistry()),
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := pipeline.Run(ctx, source, once{cancel}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// countEvents counts the events of the source.
+func countEvents(t *testing.T, js jetstream.JetStream) (n int) {
+	t.Helper()
+	stream, err := js.Stream(t.Context(), events.StreamEvents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := stream.Info(t.Context(), jetstream.WithSubjectFilter(events.EventsOfSource("shop")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, messages := range info.State.Subjects {
+		n += int(messages)
+	}
+	return n
+}
+
+// verifyTransactions reads all events: n of them, each once, those of a transaction together and counted from 1, the last one
+// marked and no other.
+func verifyTransactions(t *testing.T, js jetstream.JetStream, n int) {
+	t.Helper()
+	consumer, err := js.OrderedConsumer(t.Context(), events.StreamEvents, jetstream.OrderedConsumerConfig{FilterSubjects: []string{events.EventsOfSource("shop")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages, err := consumer.Messages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer messages.Stop()
+	open, ids := events.Tx{Last: true}, map[string]bool{}
+	for i := range n {
+		msg, err := messages.Next(jetstream.NextMaxWait(5 * time.Second))
+		if err != nil {
+			t.Fatalf("read event %d of %d: %v", i, n, err)
+		}
+		event, err := events.Parse(msg.Data())
+		if err != nil {
+			t.Fatal(err)
+		}
+		row, err := event.Row()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ids[event.ID] {
+			t.Fatalf("%s is there twice", event.ID)
+		}
+		ids[event.ID] = true
+		if row.Tx == nil {
+			continue
+		}
+		begins := open.Last && row.Tx.Index == 1
+		goesOn := !open.Last && row.Tx.ID == open.ID && row.Tx.Index == open.Index+1
+		if !begins && !goesOn {
+			t.Fatalf("event %d is %+v, behind %+v", i, *row.Tx, open)
+		}
+		open = *row.Tx
+	}
+	if count := countEvents(t, js); count != n || !open.Last {
+		t.Errorf("EVENTS holds %d events, want %d, and ends with %+v", count, n, open)
+	}
+}
