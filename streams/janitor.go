@@ -20,6 +20,9 @@ type JanitorOptions struct {
 	Every     time.Duration // between two looks; 5 s by default
 	HighWater float64       // share of max_bytes above which EVENTS is freed; 0.8 by default
 	Log       *slog.Logger  // what was freed, and what is in the way; none by default
+	// Needed gives the first message that is needed beside those of consumers, and names what needs it; 0 for none. Nil:
+	// nothing is.
+	Needed func(ctx context.Context) (sequence uint64, by string, err error)
 }
 
 // RunJanitor frees EVENTS of events that every durable consumer has acknowledged, whenever it is above its high water.
@@ -27,7 +30,7 @@ type JanitorOptions struct {
 // Where there is no durable consumer nothing is freed: nobody has read yet. It goes on until ctx ends, and gives its
 // cause. One should run at a time; more do no harm.
 func RunJanitor(ctx context.Context, js jetstream.JetStream, options JanitorOptions) error {
-	j := janitor{js: js, every: options.Every, highWater: options.HighWater, log: options.Log}
+	j := janitor{js: js, every: options.Every, highWater: options.HighWater, log: options.Log, needed: options.Needed}
 	if j.every <= 0 {
 		j.every = 5 * time.Second
 	}
@@ -55,6 +58,7 @@ type janitor struct {
 	every     time.Duration
 	highWater float64
 	log       *slog.Logger
+	needed    func(context.Context) (uint64, string, error)
 	said      string // of the last sweep
 }
 
@@ -90,6 +94,16 @@ func (j *janitor) sweep(ctx context.Context) (state string, err error) {
 	if err != nil {
 		return "", err
 	}
+	if need.by != "" && j.needed != nil {
+		// After the consumers: what was acknowledged by then, and is needed all the same, is known.
+		from, by, err := j.needed(ctx)
+		if err != nil {
+			return "", fmt.Errorf("find what EVENTS is needed for: %w", err)
+		}
+		if by != "" && from < need.from {
+			need.from, need.by = from, by
+		}
+	}
 	if need.by == "" {
 		return "EVENTS is above its high water, and no durable consumer says what may go", nil
 	}
@@ -110,7 +124,7 @@ func (j *janitor) sweep(ctx context.Context) (state string, err error) {
 		j.log.Info("EVENTS freed", "bytes", freed, "before", need.from)
 	}
 	if float64(after.State.Bytes) > j.highWater*float64(most) {
-		return fmt.Sprintf("EVENTS is above its high water, and consumer %s has not acknowledged what is left", need.by), nil
+		return fmt.Sprintf("EVENTS is above its high water, and %s has not acknowledged what is left", need.by), nil
 	}
 	return "", nil
 }
@@ -118,7 +132,7 @@ func (j *janitor) sweep(ctx context.Context) (state string, err error) {
 // need is the first message that a durable consumer may still want.
 type need struct {
 	from uint64
-	by   string // the consumer; empty where there is none
+	by   string // what needs it; empty where there is no consumer
 }
 
 // needed asks every durable consumer. Names come first and each is asked by itself: a list of consumers leaves out, in
@@ -144,7 +158,7 @@ func needed(ctx context.Context, stream jetstream.Stream) (need, error) {
 			return need{}, fmt.Errorf("find what consumer %s of EVENTS needs: %w", name, err)
 		}
 		if lowest.by == "" || from < lowest.from {
-			lowest = need{from: from, by: name}
+			lowest = need{from: from, by: "consumer " + name}
 		}
 	}
 	if err := names.Err(); err != nil {

@@ -28,9 +28,9 @@ var imports = map[string][]string{
 	"internal/app": {anything},
 
 	// The operator's command, and what it reads.
-	"internal/cli": {"internal/config", "internal/generations", "internal/inspect", "internal/natsread", "pkg/actions", "pkg/deadletter", "pkg/events", "pkg/indexer", "pkg/jobs",
+	"internal/cli": {"internal/config", "internal/generations", "internal/inspect", "internal/natsread", "pkg/actions", "pkg/actions/circuit", "pkg/deadletter", "pkg/events", "pkg/indexer", "pkg/jobs",
 		"pkg/checkpoint", "pkg/ingest", "pkg/observers", "pkg/pgcdc", "pkg/trace", "streams"},
-	"internal/inspect": {"internal/natskv", "internal/natsread", "pkg/deadletter", "pkg/dedupkv", "pkg/events", "pkg/indexer", "pkg/ingest",
+	"internal/inspect": {"internal/natskv", "internal/natsread", "pkg/actions/circuit", "pkg/deadletter", "pkg/dedupkv", "pkg/events", "pkg/indexer", "pkg/ingest",
 		"pkg/jobs", "pkg/observers", "pkg/pgcdc", "pkg/trace", "pkg/worker"},
 
 	// The vocabulary.
@@ -45,11 +45,11 @@ var imports = map[string][]string{
 	"pkg/publish":        {"pkg/events"},
 	"pkg/observers":      {"pkg/events", "pkg/retry", "pkg/actions", "pkg/actions/secret", "pkg/observers/expr"},
 	"pkg/observers/expr": {"pkg/events"},
-	"pkg/worker":         {"pkg/events", "pkg/retry", "pkg/actions", "pkg/observers", "pkg/dedupkv", "pkg/jobs", "pkg/deadletter", "internal/natskv", "pkg/trace"},
+	"pkg/worker":         {"pkg/events", "pkg/retry", "pkg/actions", "pkg/actions/circuit", "pkg/observers", "pkg/dedupkv", "pkg/jobs", "pkg/deadletter", "internal/natskv", "pkg/trace"},
 	"pkg/dedupkv":        {"pkg/events", "internal/natskv"},
 	"pkg/cachekv":        {"pkg/events", "internal/natskv"},
 	"pkg/trace":          {"pkg/events", "internal/natsread"},
-	"pkg/jobs":           {"pkg/events", "pkg/retry", "pkg/actions", "pkg/deadletter", "internal/natskv", "internal/natsread", "pkg/trace"},
+	"pkg/jobs":           {"pkg/events", "pkg/retry", "pkg/actions", "pkg/actions/circuit", "pkg/deadletter", "internal/natskv", "internal/natsread", "pkg/trace"},
 	"pkg/deadletter":     {"pkg/events", "pkg/actions", "pkg/retry", "internal/natsread"},
 
 	// The index, and its adapters.
@@ -60,7 +60,8 @@ var imports = map[string][]string{
 	"pkg/indexer/indextest": {"pkg/events", "pkg/indexer", "pkg/indexer/query"}, // what the adapters have to do alike
 
 	// The actions: each is an adapter, and none imports another.
-	"pkg/actions/actionstest": {"pkg/actions", "pkg/retry"}, // for tests alone
+	"pkg/actions/actionstest": {"pkg/actions", "pkg/retry"},                                  // for tests alone
+	"pkg/actions/circuit":     {"pkg/actions", "pkg/events", "pkg/retry", "internal/natskv"}, // which endpoints may be called
 	"pkg/actions/egress":      {"pkg/retry"},
 	"pkg/actions/secret":      {},
 	"pkg/actions/log":         {"pkg/actions"},

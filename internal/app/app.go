@@ -18,6 +18,7 @@ import (
 
 	"github.com/tributary-dev/tributary/internal/config"
 	"github.com/tributary-dev/tributary/internal/telemetry"
+	"github.com/tributary-dev/tributary/pkg/actions/circuit"
 	"github.com/tributary-dev/tributary/pkg/jobs"
 	"github.com/tributary-dev/tributary/pkg/trace"
 )
@@ -42,14 +43,15 @@ const (
 
 // environment is what every service is given.
 type environment struct {
-	config  config.Config
-	base    *slog.Logger // without the service's name
-	log     *slog.Logger
-	metrics *prometheus.Registry
-	ready   *telemetry.Ready
-	jobs    func() *jobs.Metrics  // of who makes jobs and who runs them, registered by the first
-	traces  func() *trace.Metrics // likewise
-	owner   string                // names the process in leases and records
+	config   config.Config
+	base     *slog.Logger // without the service's name
+	log      *slog.Logger
+	metrics  *prometheus.Registry
+	ready    *telemetry.Ready
+	jobs     func() *jobs.Metrics  // of who makes jobs and who runs them, registered by the first
+	traces   func() *trace.Metrics // likewise
+	circuits func() *circuit.Metrics
+	owner    string // names the process in leases and records
 }
 
 // service is one of the programs: what it is called, what it needs of the configuration, and what it runs.
@@ -131,6 +133,7 @@ func newEnvironment(name string, cfg config.Config, stderr io.Writer) (*environm
 	env := &environment{config: cfg, metrics: telemetry.NewRegistry(name, Version), ready: telemetry.NewReady(log)}
 	env.jobs = sync.OnceValue(func() *jobs.Metrics { return jobs.NewMetrics(env.metrics) })
 	env.traces = sync.OnceValue(func() *trace.Metrics { return trace.NewMetrics(env.metrics) })
+	env.circuits = sync.OnceValue(func() *circuit.Metrics { return circuit.NewMetrics(env.metrics) })
 	return env.of(name, log), nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/tributary-dev/tributary/pkg/events"
 	"github.com/tributary-dev/tributary/pkg/ingest"
 	"github.com/tributary-dev/tributary/pkg/pgcdc"
+	"github.com/tributary-dev/tributary/pkg/worker"
 	"github.com/tributary-dev/tributary/streams"
 )
 
@@ -80,7 +81,10 @@ func runIngest(ctx context.Context, env *environment) error {
 	}
 	group.Go(func() error {
 		return holding(ctx, env.log, held("janitor"), func(ctx context.Context) error {
-			return streams.RunJanitor(ctx, road.js, streams.JanitorOptions{Log: env.log})
+			return streams.RunJanitor(ctx, road.js, streams.JanitorOptions{
+				Log:    env.log,
+				Needed: func(ctx context.Context) (uint64, string, error) { return worker.NeededByRanges(ctx, road.js) },
+			})
 		})
 	})
 	inStreams := newStreamMetrics(env.metrics)

@@ -62,13 +62,17 @@ func runWorker(ctx context.Context, env *environment) error {
 	if err != nil {
 		return err
 	}
+	circuits, err := newCircuits(env, road)
+	if err != nil {
+		return err
+	}
 	w, err := worker.New(road.js, worker.Parts{
 		Rules: rules, Dedup: dedup, Jobs: jobs.NewStore(road.js, jobs.StoreOptions{Log: env.log, Metrics: env.jobs()}),
-		DeadLetters: deadletter.New(road.js), Actions: registry, Traces: traces,
+		DeadLetters: deadletter.New(road.js), Actions: registry, Traces: traces, Circuits: circuits,
 	}, worker.Options{
 		ID: id, Partitions: road.applied.Partitions, Concurrency: concurrency,
 		OnError: worker.OnError(env.config.Dedup.OnError), ShutdownTimeout: env.config.ShutdownTimeout,
-		Log: env.log, Metrics: worker.NewMetrics(env.metrics),
+		ParkMaxAge: env.config.Circuits.ParkMaxAge, Log: env.log, Metrics: worker.NewMetrics(env.metrics),
 	})
 	if err != nil {
 		return err
@@ -76,6 +80,7 @@ func runWorker(ctx context.Context, env *environment) error {
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return follow(ctx) })
+	group.Go(func() error { return circuits.Run(ctx) })
 	group.Go(func() error {
 		return recording(ctx, traces, func(ctx context.Context) error {
 			if err := w.Run(ctx); err != nil {

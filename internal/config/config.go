@@ -23,6 +23,8 @@ type Config struct {
 	Observers       string        `key:"observers" path:"true" help:"a file of observers, or a folder of such files; empty reads them from the KV bucket observers"`
 	Actions         Actions       `key:"actions"`
 	Worker          Worker        `key:"worker"`
+	Circuits        Circuits      `key:"circuits"`
+	Endpoints       []Endpoint    `key:"endpoints"`
 	Dedup           Dedup         `key:"dedup"`
 	Jobs            Jobs          `key:"jobs"`
 	Traces          Traces        `key:"traces"`
@@ -85,6 +87,24 @@ type Actions struct {
 // Worker runs the actions that are due.
 type Worker struct {
 	Concurrency int `key:"concurrency" default:"64" min:"1" help:"the number of actions at the same time"`
+}
+
+// Circuits keep calls from endpoints that are down; worker and jobrunner share what they know of them.
+type Circuits struct {
+	FailurePercent int           `key:"failure_percent" default:"50" min:"1" max:"100" help:"a circuit opens when more than this share of the calls of a window has failed"`
+	MinCalls       int           `key:"min_calls" default:"20" min:"1" help:"the calls of a window, of all processes together, below which no circuit opens"`
+	Window         time.Duration `key:"window" default:"30s" min:"1s" help:"how far back calls count"`
+	OpenFor        time.Duration `key:"open_for" default:"10s" min:"10ms" help:"how long nothing is called before the first probe, and between probes that fail"`
+	Probes         int           `key:"probes" default:"5" min:"1" max:"1000" help:"the calls that have to succeed before a circuit closes"`
+	Ramp           time.Duration `key:"ramp" default:"5s" min:"1ms" help:"the time in which the calls at the same time grow from one to all after a circuit has closed"`
+	ParkMaxAge     time.Duration `key:"park_max_age" default:"24h" min:"1s" help:"what has waited for a circuit for longer becomes a dead letter; less than events.max_age"`
+}
+
+// Endpoint bounds what one endpoint is asked for by each process.
+type Endpoint struct {
+	Name        string `key:"name" help:"the endpoint, as scheme://host:port, or the circuit that actions name"`
+	Rate        string `key:"rate" help:"the most calls in a time: 100/s, 600/m or 1000/h; empty for no bound"`
+	Concurrency int    `key:"concurrency" default:"0" min:"0" help:"the most calls at the same time; 0 for no bound"`
 }
 
 // Dedup is the record of what was done.

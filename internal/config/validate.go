@@ -41,6 +41,7 @@ func (c *Config) Validate() error {
 		report("state_dir", "must name a folder")
 	}
 	c.judgeSources(report)
+	c.judgeEndpoints(report)
 	return errors.Join(errs...)
 }
 
@@ -116,6 +117,33 @@ func (c *Config) judgeSources(report func(path, message string)) {
 			report(at+"publication", fmt.Sprintf("must have 1 to 63 bytes, got %q", source.Publication))
 		}
 	}
+}
+
+func (c *Config) judgeEndpoints(report func(path, message string)) {
+	named := map[string]int{}
+	for i, endpoint := range c.Endpoints {
+		at := "endpoints[" + strconv.Itoa(i) + "]."
+		switch first, twice := named[endpoint.Name]; {
+		case endpoint.Name == "":
+			report(at+"name", "must be set, to scheme://host:port or the name of a circuit")
+		case twice:
+			report(at+"name", fmt.Sprintf("must be another than that of endpoints[%d], got %q", first, endpoint.Name))
+		default:
+			named[endpoint.Name] = i
+		}
+		if !validRate(endpoint.Rate) {
+			report(at+"rate", fmt.Sprintf("must be a number of calls in a time, such as 100/s, 600/m or 1000/h, got %q", endpoint.Rate))
+		}
+	}
+}
+
+func validRate(text string) bool {
+	if text == "" {
+		return true
+	}
+	calls, unit, _ := strings.Cut(text, "/")
+	n, err := strconv.ParseInt(calls, 10, 32)
+	return err == nil && n >= 1 && slices.Contains([]string{"s", "m", "h"}, unit)
 }
 
 func judgeTables(tables []string) string {

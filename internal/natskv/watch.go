@@ -23,7 +23,12 @@ var errStop = errors.New("stop")
 // written meanwhile may be missed. It errs with jetstream.ErrBucketNotFound where the bucket does not exist, and where NATS
 // is away: it may be called again.
 func (b *Bucket) Each(ctx context.Context, do func(key string, entry Entry) error) error {
-	err := b.watch(ctx, jetstream.AllKeys, func(c *Change) error {
+	return b.EachOf(ctx, jetstream.AllKeys, do)
+}
+
+// EachOf is Each for the keys of a pattern.
+func (b *Bucket) EachOf(ctx context.Context, pattern string, do func(key string, entry Entry) error) error {
+	err := b.watch(ctx, pattern, func(c *Change) error {
 		switch {
 		case c == nil:
 			return errStop

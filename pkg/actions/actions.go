@@ -14,6 +14,7 @@ import (
 type Request struct {
 	Type      string        `json:"type"`               // of the action: webhook, log, …
 	Endpoint  string        `json:"endpoint,omitempty"` // what shares slots and a circuit: scheme://host:port; empty for none
+	Circuit   string        `json:"circuit,omitempty"`  // shares slots and a circuit instead of Endpoint, where it is named
 	Method    string        `json:"method,omitempty"`
 	URL       string        `json:"url,omitempty"`    // or what the type has in its place: a subject, the reference to a URL that is secret
 	Header    []Header      `json:"header,omitempty"` // in order; values may hold references to secrets

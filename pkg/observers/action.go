@@ -8,6 +8,7 @@ import (
 	"github.com/goccy/go-yaml/ast"
 
 	"github.com/tributary-dev/tributary/pkg/actions"
+	"github.com/tributary-dev/tributary/pkg/events"
 )
 
 // The action types.
@@ -29,6 +30,7 @@ type Action struct {
 	Type    string // one of kinds
 	Async   bool   // straight to JOBS, without order
 	Timeout time.Duration
+	Circuit string // shared with all actions that name it; its endpoint's where it is empty
 
 	template template
 }
@@ -47,12 +49,12 @@ func (a *Action) Render(v *View) (actions.Request, error) {
 	if err != nil {
 		return actions.Request{}, err
 	}
-	request.Type, request.Timeout = a.Type, a.Timeout
+	request.Type, request.Timeout, request.Circuit = a.Type, a.Timeout, a.Circuit
 	return request, nil
 }
 
 // commonKeys are the keys of every action.
-var commonKeys = []string{"name", "type", "async", "timeout"}
+var commonKeys = []string{"name", "type", "async", "timeout", "circuit"}
 
 // kind is one type of action: its own keys, and what reads them into a template and the canonical form of the keys.
 type kind struct {
@@ -86,10 +88,23 @@ func (l *loader) action(n ast.Node) (*Action, actionSpec) {
 		Type:    kind.name,
 		Async:   l.boolean(fields["async"]),
 		Timeout: l.duration(fields["timeout"], defaultTimeout),
+		Circuit: l.circuit(fields["circuit"]),
 	}
-	spec := actionSpec{Name: a.Name, Type: a.Type, Async: a.Async, Timeout: a.Timeout.String()}
+	spec := actionSpec{Name: a.Name, Type: a.Type, Async: a.Async, Timeout: a.Timeout.String(), Circuit: a.Circuit}
 	a.template, spec.own = kind.read(l, fields, n)
 	return a, spec
+}
+
+// circuit reads the name of a circuit that actions share.
+func (l *loader) circuit(f field) string {
+	if !f.given() {
+		return ""
+	}
+	s := l.text(f.name, f.value)
+	if l.err == nil && !events.ValidName(s.value) {
+		l.fail(s.start, "leave the key out for a circuit of the endpoint's own", "the name of a circuit is [a-z][a-z0-9-]{0,62}, got %q", s.value)
+	}
+	return s.value
 }
 
 // actionType reads the type first, since the other keys depend on it.

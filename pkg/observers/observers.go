@@ -122,6 +122,7 @@ type actionSpec struct {
 	Type    string `json:"type"`
 	Async   bool   `json:"async,omitempty"`
 	Timeout string `json:"timeout"`
+	Circuit string `json:"circuit,omitempty"`
 
 	own any // the keys of its type, a struct
 }

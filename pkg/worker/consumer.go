@@ -123,6 +123,17 @@ func (c *consumer) state(ctx context.Context) (pinned, pending bool, err error) 
 	return pinned, info.Pending > 0, nil
 }
 
+// ackFloor gives the sequence in the stream up to which all is acknowledged.
+func (c *consumer) ackFloor(ctx context.Context) (uint64, error) {
+	var info struct {
+		Floor struct {
+			Stream uint64 `json:"stream_seq"`
+		} `json:"ack_floor"`
+	}
+	err := c.ask(ctx, "INFO", nil, &info)
+	return info.Floor.Stream, err
+}
+
 func (c *consumer) call(ctx context.Context, verb string, body []byte) error {
 	return c.ask(ctx, verb, body, &struct{}{})
 }

@@ -32,6 +32,12 @@ func (w *Worker) run(x *effect) time.Duration {
 		return twinPause
 	case begins:
 	}
+	pass, admitted := w.admit(x)
+	if !admitted {
+		return 0
+	}
+	x.pass = pass
+	defer pass.Return()
 	w.metrics.inFlight.Inc()
 	defer w.metrics.inFlight.Dec()
 
@@ -111,6 +117,8 @@ func (w *Worker) carryOut(x *effect, claim dedupkv.Claim) (dedupkv.Result, error
 		return "", err
 	case d.err != nil:
 		return w.bury(x, d.reason, d.err, nil)
+	case x.expired:
+		return w.bury(x, deadletter.Exhausted, errParkedLong, nil)
 	case d.async || waits:
 		return w.hand(x, nil, time.Time{})
 	}
@@ -121,11 +129,13 @@ func (w *Worker) carryOut(x *effect, claim dedupkv.Claim) (dedupkv.Result, error
 	attempt.Status = outcome.Status
 	if err == nil {
 		x.traceAttempt(attempt)
+		x.pass.Done(nil)
 		return dedupkv.Done, nil
 	}
 	if w.acting.Err() != nil {
 		return "", errStopped
 	}
+	x.pass.Done(err)
 	if err := w.holds(x, claim); err != nil {
 		return "", err
 	}

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/tributary-dev/tributary/pkg/actions"
+	"github.com/tributary-dev/tributary/pkg/actions/circuit"
 	"github.com/tributary-dev/tributary/pkg/deadletter"
 	"github.com/tributary-dev/tributary/pkg/dedupkv"
 	"github.com/tributary-dev/tributary/pkg/events"
@@ -23,8 +25,14 @@ type effect struct {
 	set      *laneSet
 	lane     laneKey
 	endpoint string
+	circuit  string
 	state    effectState // guarded by the partition's lock
 	tries    int         // how often the claim was put off
+
+	drain   *drain // that brought it; nil where its event was delivered
+	drained bool   // it is settled; guarded by the partition's lock
+	expired bool   // its circuit was open for too long: it is given up
+	pass    *circuit.Pass
 
 	key   string // the effect key
 	due   due
@@ -90,13 +98,12 @@ func (e *entry) add(p *partition, key string, d due) {
 	} else {
 		x.lane.sole = e.stream
 	}
+	x.circuit = circuit.Name(&d.request)
 	switch {
 	case d.err != nil || d.async:
 		x.endpoint = endpointOwn
-	case d.request.Endpoint == "":
-		x.endpoint = d.request.Type
 	default:
-		x.endpoint = d.request.Endpoint
+		x.endpoint = cmp.Or(d.request.Circuit, d.request.Endpoint, d.request.Type)
 	}
 	e.effects = append(e.effects, x)
 	e.open++

@@ -30,6 +30,15 @@ type endpoint struct {
 	busy   int
 	ready  fifo[*lane] // lanes whose first effect needs this endpoint
 	listed bool        // in the scheduler's ring
+	paused bool        // until its timer fires: its rate is used up
+}
+
+// pacer is circuit.Circuits.
+type pacer interface {
+	// Most gives how many calls of an endpoint may be under way.
+	Most(endpoint string, slots int) int
+	// Take takes one call from the endpoint's rate, or tells how long to wait for one.
+	Take(endpoint string) time.Duration
 }
 
 // scheduler gives out a fixed number of slots to effects. A slot is a goroutine: there is one for each effect under
@@ -42,6 +51,8 @@ type scheduler struct {
 	// run takes an effect through its stages; an answer above 0 asks for it to be run again, before all others of its
 	// lane, after so long.
 	run func(*effect) time.Duration
+	// pace bounds what endpoints are asked for; nil: nothing does.
+	pace pacer
 
 	mu        sync.Mutex
 	busy      int
@@ -86,6 +97,24 @@ func (s *scheduler) drop(set *laneSet) []*effect {
 		s.tidy(l)
 	}
 	return dropped
+}
+
+// pull takes those effects from the lanes of set that have not been given out and are wanted, in order.
+func (s *scheduler) pull(set *laneSet, wanted func(*effect) bool) []*effect {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var pulled []*effect
+	for _, l := range set.lanes {
+		for _, x := range l.waiting.take() {
+			if wanted(x) {
+				pulled = append(pulled, x)
+			} else {
+				l.waiting.push(x)
+			}
+		}
+		s.tidy(l)
+	}
+	return pulled
 }
 
 // load tells how many slots are taken, and how many lanes there are.
@@ -134,7 +163,7 @@ func (s *scheduler) tidy(l *lane) {
 func (s *scheduler) next() *effect {
 	for full := 0; !s.closed && full < s.ring.len() && s.busy < s.slots; {
 		e := s.ring.pop()
-		if e.busy > 0 && e.busy >= 2*(s.slots-s.busy) {
+		if e.busy > 0 && e.busy >= 2*(s.slots-s.busy) || !s.paced(e) {
 			s.ring.push(e)
 			full++
 			continue
@@ -152,6 +181,29 @@ func (s *scheduler) next() *effect {
 		s.tidyEndpoint(e)
 	}
 	return nil
+}
+
+// paced tells whether the endpoint's limits leave room for a call.
+func (s *scheduler) paced(e *endpoint) bool {
+	if s.pace == nil || e.name == endpointOwn {
+		return true
+	}
+	if e.paused || e.busy > 0 && e.busy >= s.pace.Most(e.name, s.slots) {
+		return false
+	}
+	left := s.pace.Take(e.name)
+	if left <= 0 {
+		return true
+	}
+	e.paused = true
+	time.AfterFunc(left, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		e.paused = false
+		s.tidyEndpoint(e)
+		s.dispatch()
+	})
+	return false
 }
 
 func (s *scheduler) nextOf(e *endpoint) *effect {
@@ -172,7 +224,7 @@ func (s *scheduler) nextOf(e *endpoint) *effect {
 }
 
 func (s *scheduler) tidyEndpoint(e *endpoint) {
-	if e.busy == 0 && !e.listed {
+	if e.busy == 0 && !e.listed && !e.paused {
 		delete(s.endpoints, e.name)
 	}
 }

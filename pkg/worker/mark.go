@@ -53,6 +53,15 @@ func (p *partition) save(ctx context.Context) {
 		known dedupkv.Watermark
 	}
 	var steps []step
+	forget := func(free []settledRecord) {
+		for _, r := range p.retain(free) {
+			if err := p.w.dedup.Forget(r.key, r.result); err != nil {
+				// It goes by itself, only later than after dedup.window.
+				p.w.log.Debug("a record stays for longer", "partition", p.number, "error", err)
+			}
+		}
+	}
+	forget(nil) // what ranges have passed since
 	p.mu.Lock()
 	for _, l := range p.lines {
 		if l.unsaved() {
@@ -69,12 +78,7 @@ func (p *partition) save(ctx context.Context) {
 		p.mu.Lock()
 		free := s.line.saved(known)
 		p.mu.Unlock()
-		for _, r := range free {
-			if err := p.w.dedup.Forget(r.key, r.result); err != nil {
-				// It goes by itself, only later than after dedup.window.
-				p.w.log.Debug("a record stays for longer", "partition", p.number, "error", err)
-			}
-		}
+		forget(free)
 	}
 }
 
@@ -85,5 +89,9 @@ func (p *partition) depart(ctx context.Context, h *hold) error {
 	}
 	ctx = context.WithoutCancel(ctx)
 	p.save(ctx)
+	p.noteMoves(true)
+	if err := p.shelve(ctx); err != nil {
+		p.w.log.Warn("parked ranges are not stored: what was drained last is looked at again", "partition", p.number, "error", err)
+	}
 	return p.consumer.unpin(ctx)
 }

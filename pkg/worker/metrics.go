@@ -13,6 +13,11 @@ type Metrics struct {
 	claims     *prometheus.CounterVec // by state
 	alerts     prometheus.Counter
 	repins     prometheus.Counter
+	parked     prometheus.Counter
+	parkedLost prometheus.Counter
+	waiting    prometheus.Gauge // parked effects
+	ranges     prometheus.Gauge
+	oldest     prometheus.Gauge
 	inFlight   prometheus.Gauge
 	partitions prometheus.Gauge
 	lanes      prometheus.Gauge
@@ -22,6 +27,7 @@ type Metrics struct {
 // Outcomes of effects beside dedupkv's results, and states of claims beside its own.
 const (
 	outcomeLost     = "lost"     // somebody else took the claim over meanwhile
+	outcomeParked   = "parked"   // its circuit is open: it waits in a range of EVENTS
 	outcomeReleased = "released" // it ended with the worker, or the hold was in doubt before it began
 	claimNone       = "none"     // KV was away, and dedup.on_error is run
 	claimFailed     = "failed"
@@ -46,6 +52,11 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}, []string{"state"}),
 		alerts:     counter("alerts_total", "Effects that failed for good and whose observer wants an alert."),
 		repins:     counter("repins_total", "Times that a partition had to be held anew."),
+		parked:     counter("parked_total", "Effects that were put off because their circuit was open, each as often as it was."),
+		parkedLost: counter("parked_lost_total", "Gaps that EVENTS has below parked effects: each is a dead letter of reason orphaned."),
+		waiting:    gauge("parked", "Effects that wait for circuits, about, in the partitions of this worker."),
+		ranges:     gauge("parked_ranges", "Ranges of EVENTS that wait for circuits, in the partitions of this worker."),
+		oldest:     gauge("parked_oldest_seconds", "For how long EVENTS has had the oldest event that waits for a circuit; 0 where none does."),
 		inFlight:   gauge("in_flight", "Effects that are under way."),
 		partitions: gauge("partitions_owned", "Partitions whose events come to this worker."),
 		lanes:      gauge("lanes", "Lanes with effects in them."),
@@ -54,7 +65,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}),
 	}
-	for _, result := range []dedupkv.Result{dedupkv.Done, dedupkv.Handed, dedupkv.Dead, dedupkv.Skipped, outcomeLost, outcomeReleased} {
+	for _, result := range []dedupkv.Result{dedupkv.Done, dedupkv.Handed, dedupkv.Dead, dedupkv.Skipped, outcomeLost, outcomeReleased, outcomeParked} {
 		m.effects.WithLabelValues(string(result))
 	}
 	for _, state := range []dedupkv.State{dedupkv.Fresh, dedupkv.TakenOver, dedupkv.Settled, dedupkv.Crashed} {
@@ -64,7 +75,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		m.claims.WithLabelValues(state)
 	}
 	if reg != nil {
-		reg.MustRegister(m.events, m.effects, m.claims, m.alerts, m.repins, m.inFlight, m.partitions, m.lanes, m.seconds)
+		reg.MustRegister(m.events, m.effects, m.claims, m.alerts, m.repins, m.parked, m.parkedLost, m.waiting, m.ranges, m.oldest, m.inFlight, m.partitions, m.lanes, m.seconds)
 	}
 	return m
 }

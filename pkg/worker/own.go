@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -95,9 +96,30 @@ func (p *partition) keep(ctx context.Context, h *hold, fresh bool) error {
 		return err
 	}
 	p.made = made
+	if err := p.openRanges(ctx, h); err != nil {
+		return err
+	}
 	p.start(h)
 	defer p.stop()
+	defer p.attend(ctx, h)()
 	return p.pump(ctx, h)
+}
+
+// attend looks after the ranges beside the session, until what it gives is called.
+func (p *partition) attend(ctx context.Context, h *hold) (end func()) {
+	if p.w.circuits == nil {
+		return func() {}
+	}
+	tending, stopTending := context.WithCancel(ctx)
+	storing, stopStoring := context.WithCancel(context.WithoutCancel(ctx)) // what ends with the session is stored too
+	var wg sync.WaitGroup
+	wg.Go(func() { p.tendRanges(tending, h) })
+	wg.Go(func() { p.storeRanges(storing) })
+	return func() {
+		stopTending()
+		stopStoring()
+		wg.Wait()
+	}
 }
 
 // probe waits for the answer to a beat. It errs where the pin is another worker's.

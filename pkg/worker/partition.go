@@ -34,6 +34,7 @@ const (
 	idle   effectState = iota // to be queued when its event is delivered again
 	queued                    // in its lane, or just given out by the scheduler
 	begun
+	parking // settled as soon as its range is stored
 	settled
 )
 
@@ -55,6 +56,7 @@ type partition struct {
 	bytes   int                 // of events that are not settled
 	low     int                 // the session waits until no more bytes than this are left; -1: it does not
 	full    bool                // the session waits until fewer events are above their watermarks
+	ranges  ranges              // what waits for circuits
 
 	wake chan struct{} // one place: bytes have gone, or the last effect has ended
 }
@@ -63,7 +65,7 @@ func newPartition(w *Worker, number int) *partition {
 	return &partition{
 		w: w, number: number, consumer: newConsumer(w.js, number, w.options.MaxAckPending),
 		entries: make(map[uint64]*entry), lines: make(map[dedupkv.Line]*line), running: make(map[string]struct{}),
-		low: -1, wake: make(chan struct{}, 1),
+		low: -1, wake: make(chan struct{}, 1), ranges: newRanges(),
 	}
 }
 
@@ -99,6 +101,7 @@ func (p *partition) setFirst(first bool) {
 func (p *partition) stop() {
 	p.mu.Lock()
 	p.hold = nil
+	p.closeRanges()
 	p.mu.Unlock()
 	p.drop()
 }
@@ -158,6 +161,7 @@ func (p *partition) enter(h *hold, e *entry, reply string) {
 	defer p.mu.Unlock()
 	e.reply = reply
 	e.since = p.w.clock()
+	p.ranges.delivered = max(p.ranges.delivered, e.stream)
 	first := e.hold != h
 	e.hold = h
 	if e.line != nil && e.line.past(e.at) {
@@ -182,7 +186,7 @@ func (p *partition) enter(h *hold, e *entry, reply string) {
 	}
 	var queue []*effect
 	for _, x := range e.effects {
-		if x.state == idle {
+		if x.state == idle && !p.parks(x) {
 			x.state = queued
 			queue = append(queue, x)
 		}
@@ -216,16 +220,16 @@ func (p *partition) free(size int) {
 // ack acknowledges e, if its last delivery counts: what was delivered before comes again, and by then its sequence may be
 // another event's.
 func (p *partition) ack(e *entry) {
-	if e.hold == p.hold {
-		p.tell(e, ackOne)
+	if e.hold == p.hold && p.ranges.mayAck(e, p) {
+		p.tell(e.reply, ackOne)
 	}
 }
 
-// tell answers the last delivery of e. An answer that is lost does no harm: the event comes again, and is known. One that
+// tell answers a delivery. An answer that is lost does no harm: the event comes again, and is known. One that
 // the connection kept until it is back could do some.
-func (p *partition) tell(e *entry, what []byte) {
+func (p *partition) tell(reply string, what []byte) {
 	if p.consumer.nc.IsConnected() {
-		_ = p.consumer.nc.Publish(e.reply, what)
+		_ = p.consumer.nc.Publish(reply, what)
 	}
 }
 
@@ -273,6 +277,10 @@ func (p *partition) begin(x *effect) (dedupkv.Owner, verdict) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h := p.hold
+	if x.drain != nil && x.drain.over {
+		x.state = idle
+		return dedupkv.Owner{}, dropped
+	}
 	if h == nil || x.entry.hold != h || p.leaving || !h.sure() {
 		x.state = idle
 		if h != nil && x.entry.hold == h && !p.leaving {
@@ -295,6 +303,9 @@ func (p *partition) giveUp(x *effect, state effectState, reason error) {
 	defer p.mu.Unlock()
 	x.state = state
 	p.end(x)
+	if x.drain != nil {
+		signal(x.drain.wake)
+	}
 	if p.hold != nil && reason != nil && !p.leaving {
 		p.hold.end(reason)
 		p.signal()
@@ -308,6 +319,10 @@ func (p *partition) settle(x *effect, result dedupkv.Result) {
 	e := x.entry
 	x.state = settled
 	p.end(x)
+	if x.drain != nil {
+		x.drain.settled(x, result)
+		return
+	}
 	e.records = append(e.records, settledRecord{key: x.key, result: result})
 	if e.open--; e.open == 0 {
 		p.close(e)
@@ -380,7 +395,7 @@ func (p *partition) extend(h *hold) {
 		switch {
 		case e.hold == h && !e.settled && now-e.since > ackWait/3:
 			e.since = now
-			p.tell(e, ackProgress)
+			p.tell(e.reply, ackProgress)
 		case e.hold != h && sequence < h.last && !e.busy():
 			p.forget(e)
 		}

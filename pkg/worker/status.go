@@ -3,6 +3,7 @@ package worker
 import (
 	"cmp"
 	"slices"
+	"time"
 )
 
 // Status is a live view of a worker.
@@ -53,11 +54,20 @@ func (w *Worker) measure() {
 	w.metrics.lanes.Set(float64(lanes))
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	held := 0
+	held, waiting, ranges := 0, 0, 0
+	oldest := 0.0
 	for _, a := range w.partitions {
 		if a.status().Held {
 			held++
 		}
+		effects, number, since := a.parkedLoad()
+		waiting, ranges = waiting+effects, ranges+number
+		if !since.IsZero() {
+			oldest = max(oldest, time.Since(since).Seconds())
+		}
 	}
+	w.metrics.waiting.Set(float64(waiting))
+	w.metrics.ranges.Set(float64(ranges))
+	w.metrics.oldest.Set(oldest)
 	w.metrics.partitions.Set(float64(held))
 }

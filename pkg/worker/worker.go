@@ -21,6 +21,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/tributary-dev/tributary/pkg/actions/circuit"
 	"github.com/tributary-dev/tributary/pkg/deadletter"
 	"github.com/tributary-dev/tributary/pkg/dedupkv"
 	"github.com/tributary-dev/tributary/pkg/jobs"
@@ -46,6 +47,7 @@ type Options struct {
 	ShutdownTimeout time.Duration // from the end of Run's context to the end of Run; 10 s where it is 0
 	Log             *slog.Logger
 	Metrics         *Metrics
+	ParkMaxAge      time.Duration  // after which what waits for a circuit is given up; 24 h where it is 0
 	Random          func() float64 // in [0,1), for jitter
 }
 
@@ -63,6 +65,9 @@ func (o *Options) fill() error {
 	}
 	if o.ShutdownTimeout == 0 {
 		o.ShutdownTimeout = 10 * time.Second
+	}
+	if o.ParkMaxAge == 0 {
+		o.ParkMaxAge = 24 * time.Hour
 	}
 	if o.Log == nil {
 		o.Log = slog.Default()
@@ -87,6 +92,8 @@ func (o *Options) fill() error {
 		return fmt.Errorf("worker.partition_bytes must be at least 1, got %d", o.PartitionBytes)
 	case o.OnError != Wait && o.OnError != Run:
 		return fmt.Errorf("dedup.on_error must be wait or run, got %q", o.OnError)
+	case o.ParkMaxAge < 0:
+		return fmt.Errorf("circuits.park_max_age must be at least 0s, got %s", o.ParkMaxAge)
 	case o.ShutdownTimeout < 0:
 		return fmt.Errorf("shutdown_timeout must be at least 0, got %s", o.ShutdownTimeout)
 	}
@@ -114,7 +121,8 @@ type Worker struct {
 	jobs      queue
 	dead      deadLetters
 	actions   doer
-	traces    tracer // nil where nothing is recorded
+	traces    tracer            // nil where nothing is recorded
+	circuits  *circuit.Circuits // nil: every endpoint is called, whatever became of the calls before
 	options   Options
 	log       *slog.Logger
 	metrics   *Metrics
@@ -136,7 +144,7 @@ type assigned struct {
 	done  chan struct{} // closed when it is over
 }
 
-// Parts are what a Worker works with. All of them but Traces are required, and are shared with others.
+// Parts are what a Worker works with. All of them but Traces and Circuits are required, and are shared with others.
 type Parts struct {
 	Rules       rules
 	Dedup       *dedupkv.Store
@@ -144,6 +152,7 @@ type Parts struct {
 	DeadLetters deadLetters
 	Actions     doer
 	Traces      tracer
+	Circuits    *circuit.Circuits // which endpoints may be called; nil: all
 }
 
 type queue interface {
@@ -171,10 +180,14 @@ func New(js jetstream.JetStream, parts Parts, options Options) (*Worker, error) 
 	w := &Worker{
 		js: js, nc: js.Conn(), rules: parts.Rules, dedup: parts.Dedup, jobs: parts.Jobs, dead: parts.DeadLetters,
 		actions: parts.Actions, traces: parts.Traces, options: options, log: options.Log.With("worker", options.ID), metrics: options.Metrics,
-		started: time.Now(), partitions: make(map[int]*assigned),
+		circuits: parts.Circuits, started: time.Now(), partitions: make(map[int]*assigned),
 	}
 	w.members = newMembers(js, options.ID, w.log, w.clock, w.Status)
 	w.scheduler = newScheduler(options.Concurrency, w.run)
+	if w.circuits != nil {
+		w.scheduler.pace = w.circuits
+		w.circuits.OnChange(func(string) { w.tendAll() })
+	}
 	return w, nil
 }
 
@@ -241,6 +254,15 @@ func (w *Worker) direct(ctx context.Context, status <-chan nats.Status) error {
 			w.reconcile(ctx)
 		}
 		w.measure()
+	}
+}
+
+// tendAll has every partition look after what waits for circuits.
+func (w *Worker) tendAll() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, a := range w.partitions {
+		signal(a.ranges.wake)
 	}
 }
 

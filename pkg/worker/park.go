@@ -1,0 +1,509 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tributary-dev/tributary/pkg/actions/circuit"
+	"github.com/tributary-dev/tributary/pkg/dedupkv"
+	"github.com/tributary-dev/tributary/pkg/events"
+)
+
+// An effect whose circuit is open is parked: it is neither claimed nor charged, holds no slot, and counts as settled for
+// its event, which is acknowledged. What is kept is one range of EVENTS for each (observer, action, partition), in KV
+// circuits. The contract:
+//
+//   - A range has a beginning and no end: while it is there, every later effect of its observer and action joins it, in
+//     silence, without a write. It is written when it begins, when it has to begin earlier, when another generation judges,
+//     when events of another line join, and as its beginning moves; in this order: the range, then the acknowledgement.
+//   - One worker keeps the ranges of a partition: who holds its pin, and has written so to the key holder.<partition>
+//     before it read them. Every later write expects that, so an earlier holder writes nothing any more.
+//   - A range may span effects that are settled, or under way: those that began before it. At or below the range's floor
+//     of their line they are not meant, for all of those events were settled when it began. Above it the record in KV dedup
+//     tells, which is therefore not forgotten before the beginning that is stored has passed it, and the watermark too.
+//   - Each span of a range names the generation by which its events were judged first. They are judged again by that, or
+//     where it is not known any more by the present one. Where the observer is gone, too, they are a dead letter (orphaned).
+//   - The order of first attempts holds: what is drained goes through the same lanes as what is live, in the order of
+//     EVENTS, and what is live goes on being parked until the reader has queued all that was delivered before it.
+//   - While a range waits the last event of its partition is not acknowledged: who takes the partition over is pinned to it by
+//     a delivery, and there might be no other.
+//   - Who dies while a range drains leaves its beginning where it was: what is settled behind it is skipped by its record.
+//   - What EVENTS has lost below a range is a dead letter (orphaned), one for each gap; the janitor leaves alone what a
+//     range needs, so only max_age does that. What waits for longer than ParkMaxAge is a dead letter (exhausted).
+
+// rangeKey names a range within a partition.
+type rangeKey struct{ observer, action string }
+
+// parkedRange is a range that this worker keeps. It is guarded by the partition's lock.
+type parkedRange struct {
+	key     rangeKey
+	circuit string
+	made    int64
+	spans   []span // in order, without overlap; the last has no end. The beginning of the first is the range's
+	late    []span // found behind the reader of the drain under way; they become spans when that ends
+	floors  map[dedupkv.Line]events.Sequence
+	high    uint64 // the last that was parked, as far as is known here
+	count   int    // effects that wait: about
+	since   time.Time
+	drained bool // the beginning has moved
+	over    bool // all that waited is in its lanes: what comes goes there too
+	gone    bool // nothing waits: the record is to be removed
+
+	version uint64 // of what is to be stored
+	needs   uint64 // the version without which an effect that joins is not safe
+	durable uint64 // the version that is stored
+	begins  uint64 // the beginning that is stored
+	counted int    // the count that is stored
+	moved   bool   // the beginning is another than the one that is stored
+	waiting []*effect
+	drain   *drain        // under way
+	pause   time.Duration // of the worker's clock: no drain begins before
+}
+
+// ranges are those of a partition, under one hold; guarded by the partition's lock but for what is said.
+type ranges struct {
+	all       map[rangeKey]*parkedRange
+	fence     uint64
+	delivered uint64        // every event up to it was delivered to this holder, or acknowledged before
+	anchor    anchor        // the event that is not acknowledged
+	kept      []keptRecord  // in KV dedup, until a range has passed them
+	dirty     chan struct{} // one place: something is to be stored
+	wake      chan struct{} // one place: something may be drained, or parked
+	storing   sync.Mutex    // held by who stores, and taken before the partition's
+}
+
+// keptRecord is the record of an effect that is settled, and that a range may come by.
+type keptRecord struct {
+	settledRecord
+	key    rangeKey
+	stream uint64 // needed until the range begins above it
+	line   *line  // and until its watermark has passed at; nil where it has
+	at     events.Sequence
+}
+
+// anchor is a delivery that is not acknowledged while ranges wait.
+type anchor struct {
+	stream uint64 // 0: there is none
+	reply  string
+}
+
+// mayAck tells whether an event is to be acknowledged now. One that is not takes the place of the anchor before it, which
+// is acknowledged then.
+func (s *ranges) mayAck(e *entry, p *partition) bool {
+	if len(s.all) == 0 || e.stream < s.anchor.stream {
+		return true
+	}
+	if e.stream > s.anchor.stream {
+		s.weigh(p)
+	}
+	s.anchor = anchor{e.stream, e.reply}
+	return false
+}
+
+// weigh acknowledges the anchor.
+func (s *ranges) weigh(p *partition) {
+	if s.anchor.stream > 0 {
+		p.tell(s.anchor.reply, ackOne)
+	}
+	s.anchor = anchor{}
+}
+
+func newRanges() ranges {
+	return ranges{all: make(map[rangeKey]*parkedRange), dirty: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
+}
+
+func (x *effect) rangeKey() rangeKey { return rangeKey{x.due.observer, x.due.action} }
+
+// calls tells whether the effect is one that a circuit is for, or a range.
+func (x *effect) calls() bool {
+	return x.due.err == nil && !x.due.async && !x.expired && x.entry.event != nil
+}
+
+// admit asks for the right to call what the effect calls. Where it is refused the effect is parked.
+func (w *Worker) admit(x *effect) (*circuit.Pass, bool) {
+	if !x.calls() {
+		return nil, true
+	}
+	if x.drain == nil && x.owner.joins(x) {
+		return nil, false
+	}
+	pass, answer := w.circuits.Enter(x.circuit)
+	if answer == circuit.Yes {
+		return pass, true
+	}
+	x.owner.refuse(x)
+	return nil, false
+}
+
+// joins parks an effect that has begun where a range waits for it.
+func (p *partition) joins(x *effect) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.ranges.wants(x) {
+		return false
+	}
+	p.end(x)
+	p.park(x)
+	return true
+}
+
+// wants tells whether the effect has to join a range.
+func (s *ranges) wants(x *effect) bool {
+	r, there := s.all[x.rangeKey()]
+	return there && !r.over && !r.gone
+}
+
+// refuse parks an effect that has begun and may not go on; one that is drained goes back to its range.
+func (p *partition) refuse(x *effect) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.end(x)
+	if x.drain != nil {
+		x.drain.refuse(x)
+		return
+	}
+	p.park(x)
+}
+
+// parks parks an effect at its event's delivery, if it can't begin. The caller holds the lock, as of park.
+func (p *partition) parks(x *effect) bool {
+	if !x.calls() || !p.ranges.wants(x) && !p.w.circuits.Shut(x.circuit) {
+		return false
+	}
+	p.park(x)
+	return true
+}
+
+// park lets an effect join its range. It is settled when that is stored.
+func (p *partition) park(x *effect) {
+	if p.hold == nil || x.entry.hold != p.hold {
+		x.state = idle // it is delivered again
+		return
+	}
+	e := x.entry
+	r, there := p.ranges.all[x.rangeKey()]
+	if !there {
+		r = &parkedRange{key: x.rangeKey(), gone: true}
+		p.ranges.all[r.key] = r
+	}
+	if r.gone {
+		r.begin(x.circuit, p.made)
+	}
+	changed := r.take(e.stream, x.due.generation)
+	if _, known := r.floors[e.line.id]; !known {
+		r.floors[e.line.id] = e.line.reached
+		changed = true
+	}
+	r.over = false
+	r.count++
+	if stored := time.Unix(0, e.stored); r.since.IsZero() || stored.Before(r.since) {
+		r.since = stored.UTC()
+	}
+	if changed {
+		r.version++
+		r.needs = r.version
+		signal(p.ranges.dirty)
+	}
+	p.w.metrics.parked.Inc()
+	signal(p.ranges.wake)
+	if r.durable >= r.needs {
+		p.shelved(x)
+		return
+	}
+	x.state = parking
+	r.waiting = append(r.waiting, x)
+}
+
+// shelved notes that an effect is safe in its range.
+func (p *partition) shelved(x *effect) {
+	e := x.entry
+	x.state = settled
+	p.w.metrics.effects.WithLabelValues(outcomeParked).Inc()
+	if e.open--; e.open == 0 {
+		p.close(e)
+	}
+}
+
+// begin makes it a range of nothing.
+func (r *parkedRange) begin(circuit string, made int64) {
+	r.gone, r.drained, r.circuit, r.made = false, false, circuit, made
+	r.spans, r.late, r.count, r.since, r.high = nil, nil, 0, time.Time{}, 0
+	r.floors = make(map[dedupkv.Line]events.Sequence)
+}
+
+// take takes a sequence in, and tells whether that had to change the range.
+func (r *parkedRange) take(sequence uint64, generation string) (changed bool) {
+	before := r.high
+	r.high = max(r.high, sequence)
+	if len(r.spans) == 0 {
+		r.spans = []span{{From: sequence, Generation: generation}}
+		return true
+	}
+	sole := span{From: sequence, To: sequence, Generation: generation}
+	if slices.Contains(r.late, sole) {
+		return false
+	}
+	if r.drain != nil && sequence < r.drain.read { // its reader has gone by, and may have left it out
+		r.late = append(r.late, sole)
+		return true
+	}
+	last := &r.spans[len(r.spans)-1]
+	if last.has(sequence) && last.Generation != generation && sequence > before && sequence > last.From {
+		last.To = sequence - 1
+		r.spans = append(r.spans, span{From: sequence, Generation: generation})
+		return true
+	}
+	if slices.ContainsFunc(r.spans, func(s span) bool { return s.has(sequence) }) {
+		return false
+	}
+	first := &r.spans[0]
+	switch {
+	case sequence < first.From && !r.drained && first.Generation == generation:
+		first.From = sequence
+	case sequence < first.From && !r.drained:
+		sole.To = first.From - 1
+		r.insert(sole)
+	default:
+		r.insert(sole)
+	}
+	return true
+}
+
+func (r *parkedRange) insert(s span) {
+	at, _ := slices.BinarySearchFunc(r.spans, s.From, func(s span, from uint64) int {
+		if s.From < from {
+			return -1
+		}
+		return 1
+	})
+	r.spans = slices.Insert(r.spans, at, s)
+}
+
+// advance moves the beginning, over what is settled.
+func (r *parkedRange) advance(to uint64) {
+	for len(r.spans) > 1 && r.spans[0].To < to {
+		r.spans = r.spans[1:]
+		r.drained = true
+	}
+	if len(r.spans) > 0 && r.spans[0].From < to {
+		r.spans[0].From = to
+		r.drained = true
+	}
+	r.moved = true
+}
+
+// first is the beginning.
+func (r *parkedRange) first() uint64 {
+	first := r.spans[0].From
+	for _, s := range r.late {
+		first = min(first, s.From)
+	}
+	return first
+}
+
+// openRanges takes the ranges of the partition over, with the hold. Nothing of them is in force before.
+func (p *partition) openRanges(ctx context.Context, h *hold) error {
+	if p.w.circuits == nil {
+		return nil
+	}
+	floor, err := p.consumer.ackFloor(ctx)
+	if err != nil {
+		return err
+	}
+	fence, records, err := shelf{p.w.js}.open(ctx, p.number, p.w.options.ID, h.pin)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ranges.all = make(map[rangeKey]*parkedRange, len(records))
+	p.ranges.fence, p.ranges.delivered, p.ranges.kept = fence, floor, nil
+	for _, record := range records {
+		r := restore(record)
+		p.ranges.all[r.key] = r
+	}
+	return nil
+}
+
+// closeRanges gives up what is not stored: it is delivered again. The caller holds the lock.
+func (p *partition) closeRanges() {
+	for _, r := range p.ranges.all {
+		for _, x := range r.waiting {
+			x.state = idle
+		}
+	}
+	p.ranges.all = make(map[rangeKey]*parkedRange)
+	p.ranges.kept, p.ranges.anchor = nil, anchor{}
+}
+
+const (
+	storeGap   = 10 * time.Millisecond // what is parked meanwhile is stored at once
+	storeEvery = 250 * time.Millisecond
+	countEvery = 8 // of these
+)
+
+// storeRanges stores the ranges as they change, until ctx ends.
+func (p *partition) storeRanges(ctx context.Context) {
+	ticker := time.NewTicker(storeEvery)
+	defer ticker.Stop()
+	failing := false
+	for tick := 0; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.ranges.dirty:
+		case <-ticker.C:
+			tick++
+			p.noteMoves(tick%countEvery == 0)
+		}
+		err := p.shelve(ctx)
+		if err != nil && ctx.Err() == nil {
+			if !failing {
+				p.w.log.Warn("parked ranges are not stored; they will be", "partition", p.number, "error", err)
+			}
+			signal(p.ranges.dirty)
+			wait(ctx, firstPause)
+		}
+		failing = err != nil
+		wait(ctx, storeGap)
+	}
+}
+
+// noteMoves has the beginnings stored that have moved, and where it is time the counts, which are for people.
+func (p *partition) noteMoves(counts bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, r := range p.ranges.all {
+		if r.moved || counts && r.count != r.counted {
+			r.version++
+			r.moved = false
+		}
+	}
+}
+
+// shelve stores the ranges that have changed, and settles what waited for that.
+func (p *partition) shelve(ctx context.Context) error {
+	type change struct {
+		r       *parkedRange
+		version uint64
+		gone    bool
+		record  rangeRecord
+	}
+	p.ranges.storing.Lock()
+	defer p.ranges.storing.Unlock()
+	var changes []change
+	p.mu.Lock()
+	h, fence := p.hold, p.ranges.fence
+	for _, r := range p.ranges.all {
+		if r.version > r.durable {
+			changes = append(changes, change{r, r.version, r.gone, r.record(p.number, p.w.options.ID)})
+		}
+	}
+	p.mu.Unlock()
+	if h == nil {
+		return nil
+	}
+	var failed error
+	for _, c := range changes {
+		err := shelf{p.w.js}.put(ctx, p.number, fence, c.record, c.gone)
+		if errors.Is(err, errFenced) {
+			h.end(errTakenOver)
+			p.signal()
+			return err
+		}
+		if err != nil {
+			failed = err
+			continue
+		}
+		p.mu.Lock()
+		if p.ranges.all[c.r.key] == c.r && p.hold == h {
+			c.r.begins, c.r.counted = c.record.Spans[0].From, c.record.Count
+			p.stored(c.r, c.version)
+		}
+		p.mu.Unlock()
+	}
+	return failed
+}
+
+// stored notes that a version of a range is stored. The caller holds the lock.
+func (p *partition) stored(r *parkedRange, version uint64) {
+	r.durable = version
+	if r.gone && r.version == version {
+		delete(p.ranges.all, r.key)
+		if len(p.ranges.all) == 0 {
+			p.ranges.weigh(p)
+		}
+		return
+	}
+	if r.durable < r.needs {
+		return // what waits came later; it is soon its turn
+	}
+	waiting := r.waiting
+	r.waiting = nil
+	for _, x := range waiting {
+		p.shelved(x)
+	}
+}
+
+// retain takes records that a range may still come by out of those that are to be forgotten. The caller holds no lock.
+func (p *partition) retain(free []settledRecord) []settledRecord {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.ranges.all) > 0 {
+		free = slices.DeleteFunc(free, func(record settledRecord) bool {
+			key, ok := rangeKeyOf(record.key)
+			if _, there := p.ranges.all[key]; !ok || !there {
+				return false
+			}
+			p.ranges.kept = append(p.ranges.kept, keptRecord{settledRecord: record, key: key, stream: p.ranges.delivered})
+			return true
+		})
+	}
+	p.ranges.kept = slices.DeleteFunc(p.ranges.kept, func(k keptRecord) bool {
+		if k.line != nil && k.line.known.At.Compare(k.at) < 0 {
+			return false
+		}
+		if r, there := p.ranges.all[k.key]; there && r.begins <= k.stream {
+			return false
+		}
+		free = append(free, k.settledRecord)
+		return true
+	})
+	return free
+}
+
+// rangeKeyOf reads observer and action from an effect key: <id>~<observer>~<action>.
+func rangeKeyOf(effectKey string) (rangeKey, bool) {
+	parts := make([]string, 0, 2)
+	end := len(effectKey)
+	for i := end - 1; i >= 0 && len(parts) < 2; i-- {
+		if effectKey[i] == '~' {
+			parts = append(parts, effectKey[i+1:end])
+			end = i
+		}
+	}
+	if len(parts) < 2 {
+		return rangeKey{}, false
+	}
+	return rangeKey{observer: parts[1], action: parts[0]}, true
+}
+
+// parkedLoad tells how many effects wait, in how many ranges, and since when the oldest does.
+func (p *partition) parkedLoad() (effects, ranges int, oldest time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, r := range p.ranges.all {
+		if r.gone {
+			continue
+		}
+		ranges++
+		effects += max(r.count, 0)
+		if oldest.IsZero() || !r.since.IsZero() && r.since.Before(oldest) {
+			oldest = r.since
+		}
+	}
+	return effects, ranges, oldest
+}
