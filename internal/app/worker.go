@@ -73,6 +73,7 @@ func runWorker(ctx context.Context, env *environment) error {
 		ID: id, Partitions: road.applied.Partitions, Concurrency: concurrency,
 		OnError: worker.OnError(env.config.Dedup.OnError), ShutdownTimeout: env.config.ShutdownTimeout,
 		ParkMaxAge: env.config.Circuits.ParkMaxAge, Log: env.log, Metrics: worker.NewMetrics(env.metrics),
+		Ledgers: dedupkv.NewMetrics(env.metrics),
 	})
 	if err != nil {
 		return err

@@ -298,8 +298,8 @@ var (
 	later  = regexp.MustCompile(`\d+(ms|s) later`)
 	iso    = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`)
 	lags   = regexp.MustCompile(`(streaming +\S+ +)\d+(ms|s)\n`)
-	marks  = regexp.MustCompile(`(KV_dedup +)[1-9]`)   // of partitions, which come when the first ones are saved
-	worked = regexp.MustCompile(`(?m)^  (\w+): done$`) // after a mark was saved a claim forgets who had it
+	marks  = regexp.MustCompile(`(KV_dedup +)[1-9] +\S+ +K?i?B`) // of partitions, which come when the first ones are saved
+	worked = regexp.MustCompile(`(?m)^  (\w+): done$`)           // after a mark was saved a claim forgets who had it
 	short1 = regexp.MustCompile(`\b[0-9a-f]{16}\b`)
 )
 
@@ -320,7 +320,7 @@ func (w *world) golden(name, got string) {
 	})
 	got = took.ReplaceAllStringFunc(got, func(text string) string { return fmt.Sprintf("%*s", len(text), "1ms  ") })
 	got = lags.ReplaceAllString(got, "${1}1s\n")
-	got = marks.ReplaceAllString(got, "${1}7")
+	got = marks.ReplaceAllString(got, "${1}7  #.# KiB")
 	got = worked.ReplaceAllString(got, "  $1: done by worker-a")
 	got = short1.ReplaceAllString(got, "0123456789abcdef")
 	for line := range strings.SplitSeq(got, "\n") {

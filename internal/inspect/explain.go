@@ -197,7 +197,7 @@ func (x *explaining) effect(ctx context.Context, observer, name string) (Effect,
 	if name != noAction {
 		effect.Action = name
 	}
-	claim, claimed, err := x.dedup.Look(ctx, key)
+	claim, claimed, err := x.dedup.Look(ctx, x.event.Address.Partition, key)
 	if err != nil {
 		return effect, err
 	}

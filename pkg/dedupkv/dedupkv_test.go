@@ -26,7 +26,11 @@ var (
 
 func newStore(t *testing.T, options dedupkv.Options) (*dedupkv.Store, jetstream.Stream) {
 	t.Helper()
-	js := natstest.Start(t).JetStream(t)
+	return newStoreOn(t, natstest.Start(t).JetStream(t), options)
+}
+
+func makeBucket(t *testing.T, js jetstream.JetStream) jetstream.Stream {
+	t.Helper()
 	stream, err := js.CreateStream(t.Context(), jetstream.StreamConfig{
 		Name: "KV_dedup", Subjects: []string{"$KV.dedup.>"}, MaxMsgsPerSubject: 1, AllowMsgTTL: true, AllowRollup: true,
 		DenyDelete: true, Discard: jetstream.DiscardNew,
@@ -34,6 +38,12 @@ func newStore(t *testing.T, options dedupkv.Options) (*dedupkv.Store, jetstream.
 	if err != nil {
 		t.Fatal(err)
 	}
+	return stream
+}
+
+func newStoreOn(t *testing.T, js jetstream.JetStream, options dedupkv.Options) (*dedupkv.Store, jetstream.Stream) {
+	t.Helper()
+	stream := makeBucket(t, js)
 	store, err := dedupkv.New(natskv.Open(js, events.BucketDedup), options)
 	if err != nil {
 		t.Fatal(err)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
 
 	"github.com/tributary-dev/tributary/internal/natskv"
 	"github.com/tributary-dev/tributary/pkg/events"
@@ -20,8 +19,7 @@ type Line struct {
 }
 
 func (l Line) key() string {
-	return "watermark." + strconv.FormatInt(l.Made, 36) + "." + l.Source + "." + strconv.FormatUint(l.Incarnation, 10) + "." +
-		events.PartitionName(l.Partition)
+	return "watermark." + l.text() + "." + events.PartitionName(l.Partition)
 }
 
 // Watermark says that every event of a line at or below At is settled.

@@ -63,7 +63,7 @@ func (d *drain) settled(x *effect, result dedupkv.Result) {
 	if d.p.ranges.all[d.r.key] != d.r {
 		return
 	}
-	record := keptRecord{settledRecord: settledRecord{key: x.key, result: result}, key: d.r.key, stream: x.entry.stream}
+	record := keptRecord{settledRecord: x.record(result), key: d.r.key, stream: x.entry.stream}
 	if mark, known := d.marks[x.entry.line.id]; !known || mark.Compare(x.entry.at) < 0 {
 		record.line, record.at = x.entry.line, x.entry.at
 	}

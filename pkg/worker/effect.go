@@ -42,9 +42,13 @@ func (w *Worker) run(x *effect) time.Duration {
 	defer w.metrics.inFlight.Dec()
 
 	claim, again := w.claim(x, owner)
-	if again > 0 {
+	switch {
+	case again > 0:
 		p.giveUp(x, queued, nil)
 		return again
+	case claim.State == 0:
+		p.giveUp(x, idle, errTakenOver)
+		return 0
 	}
 	result := claim.Result
 	if claim.State != dedupkv.Settled {
@@ -53,30 +57,25 @@ func (w *Worker) run(x *effect) time.Duration {
 			w.release(x, claim)
 			return 0
 		}
-		if !w.record(x, claim, result) {
-			return 0
-		}
 	}
-	outcome := outcomeOf(claim, result)
-	w.metrics.effects.WithLabelValues(string(outcome)).Inc()
-	w.traceEffect(x, claim, outcome)
-	p.settle(x, result)
-	return 0
+	return w.finish(x, claim, result)
 }
 
 // unclaimed is the claim of an effect that runs although KV is away.
 var unclaimed = dedupkv.Claim{State: dedupkv.Fresh, Begun: 1}
 
-// claim takes the effect for this worker. An answer above 0 says when to try again.
+// claim takes the effect for this worker. An answer above 0 says when to try again; without one and without a claim the
+// effect is somebody else's.
 func (w *Worker) claim(x *effect, owner dedupkv.Owner) (dedupkv.Claim, time.Duration) {
-	ctx, cancel := context.WithTimeout(w.settling, claimWithin)
-	defer cancel()
-	claim, err := w.dedup.Claim(ctx, x.key, owner, x.due.generation)
+	claim, err := w.claimOf(x, owner)
 	switch {
 	case err == nil:
-		w.metrics.claims.WithLabelValues(claim.State.String()).Inc()
+		w.metrics.claim(claim.State).Inc()
 		x.tries = 0
 		return claim, 0
+	case errors.Is(err, dedupkv.ErrLost):
+		w.metrics.claims.WithLabelValues(claimFailed).Inc()
+		return dedupkv.Claim{}, 0
 	case w.options.OnError == Run && w.settling.Err() == nil:
 		w.metrics.claims.WithLabelValues(claimNone).Inc()
 		return unclaimed, 0
@@ -159,7 +158,7 @@ func (w *Worker) holds(x *effect, claim dedupkv.Claim) error {
 	if claim.Revision == 0 {
 		return nil
 	}
-	return w.insist(func(ctx context.Context) error { return w.dedup.Holds(ctx, x.key, claim) }, dedupkv.ErrLost)
+	return w.insist(func(ctx context.Context) error { return w.registerOf(x).Holds(ctx, x.key, claim) }, dedupkv.ErrLost)
 }
 
 var errCrashed = errors.New("it was begun too often without an end")
@@ -251,15 +250,20 @@ func (w *Worker) record(x *effect, claim dedupkv.Claim, result dedupkv.Result) b
 	if claim.Revision == 0 {
 		return true
 	}
-	err := w.insist(func(ctx context.Context) error { return w.dedup.Settle(ctx, x.key, claim, result) }, dedupkv.ErrLost)
+	err := w.insist(func(ctx context.Context) error { return w.registerOf(x).Settle(ctx, x.key, claim, result) }, dedupkv.ErrLost)
 	if err == nil {
 		return true
 	}
+	w.lose(x, claim, result, err)
+	return false
+}
+
+// lose leaves an effect that has ended to whoever has taken it over.
+func (w *Worker) lose(x *effect, claim dedupkv.Claim, result dedupkv.Result, err error) {
 	w.log.Warn("effect has ended, and is not recorded", "effect", x.key, "result", result, "error", err)
 	w.metrics.effects.WithLabelValues(outcomeLost).Inc()
 	w.traceEffect(x, claim, outcomeLost)
 	x.owner.giveUp(x, idle, errTakenOver)
-	return false
 }
 
 // release takes the beginning of an effect back: a stop is not a crash.
@@ -268,7 +272,7 @@ func (w *Worker) release(x *effect, claim dedupkv.Claim) {
 	if claim.Revision != 0 && claim.State != dedupkv.Crashed {
 		ctx, cancel := context.WithTimeout(w.settling, claimWithin)
 		defer cancel()
-		if err := w.dedup.Release(ctx, x.key, claim); err != nil && !errors.Is(err, dedupkv.ErrLost) {
+		if err := w.registerOf(x).Release(ctx, x.key, claim); err != nil && !errors.Is(err, dedupkv.ErrLost) {
 			w.log.Warn("claim is not released", "effect", x.key, "error", err)
 		}
 	}

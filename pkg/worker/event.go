@@ -37,6 +37,10 @@ type effect struct {
 	key   string // the effect key
 	due   due
 	trace effectTrace
+
+	ledgered bool // its claim lies in the partition's ledger
+	id       dedupkv.ID
+	reserved reserved
 }
 
 // due is what the rules say of one effect.
@@ -105,12 +109,19 @@ func (e *entry) add(p *partition, key string, d due) {
 	default:
 		x.endpoint = cmp.Or(d.request.Circuit, d.request.Endpoint, d.request.Type)
 	}
+	if e.line != nil && e.line.ledgered() {
+		x.ledgered, x.id = true, dedupkv.IDOf(key)
+	}
 	e.effects = append(e.effects, x)
 	e.open++
 }
 
 // endpointOwn stands for NATS, where jobs and dead letters go. No request has it: origins have a scheme.
 const endpointOwn = ""
+
+func (x *effect) record(result dedupkv.Result) settledRecord {
+	return settledRecord{key: x.key, result: result, ledgered: x.ledgered, id: x.id}
+}
 
 func (x *effect) name() actions.Effect {
 	name := actions.Effect{Key: x.key, Observer: x.due.observer, Action: x.due.action}

@@ -50,6 +50,7 @@ type hold struct {
 	current  int                      // the pull that is out
 	asked    int                      // messages that it was sent for
 	left     int                      // messages that it may still bring; 0: no pull is out
+	budget   int                      // bytes that it may still bring, where it was sent with a bound
 	crowded  bool                     // the next message is larger than what a whole pull allowed
 	expected uint64                   // consumer sequence of the next delivery
 	last     uint64                   // stream sequence of the last delivery
@@ -204,7 +205,27 @@ func (h *hold) admit(msg *nats.Msg) (delivery, error) {
 	h.expected++
 	h.last = max(h.last, d.stream)
 	h.left = max(h.left-1, 0)
+	h.spend(msg)
 	h.crowded = false
 	h.confirm(h.current)
 	return d, nil
+}
+
+// leastEvent is less than any event takes, in bytes.
+const leastEvent = 64
+
+// spend counts the bytes of a delivery as the server does. It says that a pull's bytes do not suffice for the next
+// message, but not that they were spent to the last: such a pull just ends.
+func (h *hold) spend(msg *nats.Msg) {
+	if h.budget == 0 {
+		return
+	}
+	const line, frame = len(headerPin + ": \r\n"), len("NATS/1.0\r\n\r\n")
+	size := msg.Size() - line - len(h.pin)
+	if len(msg.Header) == 1 {
+		size -= frame
+	}
+	if h.budget = max(h.budget-size, 1); h.budget < leastEvent {
+		h.left, h.budget = 0, 0
+	}
 }

@@ -49,7 +49,7 @@ type pacer interface {
 type scheduler struct {
 	slots int
 	// run takes an effect through its stages; an answer above 0 asks for it to be run again, before all others of its
-	// lane, after so long.
+	// lane, after so long. An answer of unrecorded gives its slot back alone, and its lane with free.
 	run func(*effect) time.Duration
 	// pace bounds what endpoints are asked for; nil: nothing does.
 	pace pacer
@@ -251,17 +251,36 @@ func (s *scheduler) release(x *effect, again time.Duration) *effect {
 	e := s.endpoints[x.endpoint]
 	e.busy--
 	l := x.set.lanes[x.lane]
-	l.taken = false
 	if again > 0 {
 		l.waiting.pushFront(x)
 		s.pause(l, again)
 	}
-	s.list(l)
-	s.tidy(l)
+	if again != unrecorded {
+		s.leave(l)
+	}
 	s.tidyEndpoint(e)
 	following := s.next()
 	s.dispatch()
 	return following
+}
+
+// unrecorded is the answer of run for an effect that has ended and is not on record. The next one of its lane waits
+// for that: where this worker dies, no more than the last of a lane comes again, so that nobody sees its entity go back.
+const unrecorded = time.Duration(-1)
+
+// free gives back the lane of an effect whose slot was given back before.
+func (s *scheduler) free(x *effect) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leave(x.set.lanes[x.lane])
+	s.dispatch()
+}
+
+// leave lets the next effect of a lane begin.
+func (s *scheduler) leave(l *lane) {
+	l.taken = false
+	s.list(l)
+	s.tidy(l)
 }
 
 // pause keeps a lane from beginning for a while.

@@ -14,7 +14,11 @@ type line struct {
 	reached events.Sequence   // every event at or below it is settled
 	open    fifo[*entry]      // what came above reached, settled or not, in order
 	passed  fifo[passed]      // at or below reached, above known
+	free    []settledRecord   // at or below reached, of which the ledger has not heard
 }
+
+// ledgered tells whether the claims of its effects lie in a ledger: those of rows do.
+func (l *line) ledgered() bool { return l.id.Incarnation > 0 }
 
 // passed is an event whose records are needed until the watermark is saved.
 type passed struct {
@@ -23,8 +27,10 @@ type passed struct {
 }
 
 type settledRecord struct {
-	key    string
-	result dedupkv.Result
+	key      string
+	result   dedupkv.Result
+	ledgered bool // in the partition's ledger, under id
+	id       dedupkv.ID
 }
 
 // restart forgets what is open: it is delivered again. What was reached stays true.
@@ -52,7 +58,10 @@ func (l *line) advance(done func(*entry)) {
 		if l.reached.Compare(e.at) < 0 {
 			l.reached = e.at
 		}
-		if len(e.records) > 0 {
+		switch {
+		case l.ledgered():
+			l.free = append(l.free, e.records...)
+		case len(e.records) > 0:
 			l.passed.push(passed{at: e.at, records: e.records})
 		}
 		done(e)

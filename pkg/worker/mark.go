@@ -24,12 +24,15 @@ func (p *partition) load(ctx context.Context, l *line) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if at := p.reached[l.id]; at.Compare(l.reached) > 0 {
+		l.reached = at
+	}
 	l.load(known)
 	return nil
 }
 
 // saveBehind saves the watermarks beside the session, one save at a time.
-func (p *partition) saveBehind(ctx context.Context, saved chan struct{}) {
+func (p *partition) saveBehind(ctx context.Context, h *hold, saved chan struct{}) {
 	select {
 	case <-saved:
 	default:
@@ -38,6 +41,7 @@ func (p *partition) saveBehind(ctx context.Context, saved chan struct{}) {
 	ctx = context.WithoutCancel(ctx) // its own bound is short
 	go func() {
 		defer func() { saved <- struct{}{} }() // awaited by pump
+		p.ownBehind(ctx, h)
 		p.save(ctx)
 	}()
 }
@@ -55,6 +59,10 @@ func (p *partition) save(ctx context.Context) {
 	var steps []step
 	forget := func(free []settledRecord) {
 		for _, r := range p.retain(free) {
+			if r.ledgered {
+				p.ledger.Forget(r.id)
+				continue
+			}
 			if err := p.w.dedup.Forget(r.key, r.result); err != nil {
 				// It goes by itself, only later than after dedup.window.
 				p.w.log.Debug("a record stays for longer", "partition", p.number, "error", err)
@@ -77,8 +85,12 @@ func (p *partition) save(ctx context.Context) {
 		}
 		p.mu.Lock()
 		free := s.line.saved(known)
+		p.pass(s.line)
 		p.mu.Unlock()
 		forget(free)
+		if s.line.ledgered() {
+			p.ledger.Saved(s.line.id, known.At)
+		}
 	}
 }
 
@@ -93,5 +105,6 @@ func (p *partition) depart(ctx context.Context, h *hold) error {
 	if err := p.shelve(ctx); err != nil {
 		p.w.log.Warn("parked ranges are not stored: what was drained last is looked at again", "partition", p.number, "error", err)
 	}
+	p.flush(ctx)
 	return p.consumer.unpin(ctx)
 }

@@ -22,6 +22,11 @@ type Metrics struct {
 	partitions prometheus.Gauge
 	lanes      prometheus.Gauge
 	seconds    prometheus.Histogram
+	above      prometheus.Gauge
+
+	// What every effect moves, found once.
+	outcomes map[dedupkv.Result]prometheus.Counter
+	found    [dedupkv.Crashed + 1]prometheus.Counter // by state of a claim
 }
 
 // Outcomes of effects beside dedupkv's results, and states of claims beside its own.
@@ -43,7 +48,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		return prometheus.NewGauge(prometheus.GaugeOpts{Name: prefix + name, Help: help})
 	}
 	m := &Metrics{
-		events: counter("events_total", "Events that were delivered for the first time under a hold."),
+		outcomes: make(map[dedupkv.Result]prometheus.Counter),
+		events:   counter("events_total", "Events that were delivered for the first time under a hold."),
 		effects: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: prefix + "effects_total", Help: "Effects, by what became of them.",
 		}, []string{"outcome"}),
@@ -60,22 +66,27 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		inFlight:   gauge("in_flight", "Effects that are under way."),
 		partitions: gauge("partitions_owned", "Partitions whose events come to this worker."),
 		lanes:      gauge("lanes", "Lanes with effects in them."),
+		above:      gauge("above_watermark", "Events in hand that are not below their watermark, settled or not: many where one is stuck."),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: prefix + "effect_seconds", Help: "How long the attempts of actions took.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}),
 	}
 	for _, result := range []dedupkv.Result{dedupkv.Done, dedupkv.Handed, dedupkv.Dead, dedupkv.Skipped, outcomeLost, outcomeReleased, outcomeParked} {
-		m.effects.WithLabelValues(string(result))
+		m.outcomes[result] = m.effects.WithLabelValues(string(result))
 	}
 	for _, state := range []dedupkv.State{dedupkv.Fresh, dedupkv.TakenOver, dedupkv.Settled, dedupkv.Crashed} {
-		m.claims.WithLabelValues(state.String())
+		m.found[state] = m.claims.WithLabelValues(state.String())
 	}
 	for _, state := range []string{claimNone, claimFailed} {
 		m.claims.WithLabelValues(state)
 	}
 	if reg != nil {
-		reg.MustRegister(m.events, m.effects, m.claims, m.alerts, m.repins, m.parked, m.parkedLost, m.waiting, m.ranges, m.oldest, m.inFlight, m.partitions, m.lanes, m.seconds)
+		reg.MustRegister(m.events, m.effects, m.claims, m.alerts, m.repins, m.parked, m.parkedLost, m.waiting, m.ranges, m.oldest, m.inFlight, m.partitions, m.lanes, m.seconds, m.above)
 	}
 	return m
 }
+
+func (m *Metrics) outcome(result dedupkv.Result) prometheus.Counter { return m.outcomes[result] }
+
+func (m *Metrics) claim(state dedupkv.State) prometheus.Counter { return m.found[state] }

@@ -23,6 +23,11 @@ const (
 // run holds the partition, again and again, until ctx ends; then it lets go of it in good order: what is under way
 // ends first, at the latest when the worker's own deadlines have passed.
 func (p *partition) run(ctx context.Context) {
+	writing, stop := context.WithCancelCause(p.w.settling)
+	var ledger sync.WaitGroup
+	ledger.Go(func() { p.ledger.Run(writing) })
+	defer ledger.Wait()
+	defer stop(errStopped)
 	log := p.w.log.With("partition", p.number)
 	pin, missing := "", true
 	pause := firstPause
@@ -96,6 +101,9 @@ func (p *partition) keep(ctx context.Context, h *hold, fresh bool) error {
 		return err
 	}
 	p.made = made
+	if err := p.own(ctx, h); err != nil {
+		return err
+	}
 	if err := p.openRanges(ctx, h); err != nil {
 		return err
 	}
@@ -229,7 +237,7 @@ func (p *partition) pump(ctx context.Context, h *hold) error {
 			}
 		case <-tick.C:
 			p.extend(h)
-			p.saveBehind(ctx, saved)
+			p.saveBehind(ctx, h, saved)
 		case <-p.wake:
 			err = h.expired()
 		case <-done:
@@ -261,7 +269,7 @@ func (p *partition) pull(h *hold) error {
 		return nil
 	}
 	reply := h.reply()
-	h.current, h.asked, h.left = h.number, ask.batch, ask.batch
+	h.current, h.asked, h.left, h.budget = h.number, ask.batch, ask.batch, ask.maxBytes
 	return p.consumer.send(reply, ask)
 }
 

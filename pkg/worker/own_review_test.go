@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -53,11 +54,20 @@ func TestFailureOfAnEffectThatWasTakenOverMakesNoJob(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.sink.answer = func(ctx context.Context, c call) error {
-				claim, err := dedup.Claim(ctx, c.effect.Key, dedupkv.Owner{Worker: "other", Pin: "later"}, "")
+				ctx, cancel := context.WithCancel(ctx)
+				ledger := dedup.Ledger(0, nil)
+				var running sync.WaitGroup
+				running.Go(func() { ledger.Run(ctx) })
+				defer running.Wait()
+				defer cancel()
+				if _, err := ledger.Own(ctx, dedupkv.Owner{Worker: "other", Pin: "later"}); err != nil {
+					return err
+				}
+				claim, err := ledger.Claim(ctx, c.effect.Key, "")
 				if err != nil {
 					return err
 				}
-				if err := dedup.Settle(ctx, c.effect.Key, claim, dedupkv.Done); err != nil {
+				if err := ledger.Settle(ctx, c.effect.Key, claim, dedupkv.Done); err != nil {
 					return err
 				}
 				return failure

@@ -145,6 +145,7 @@ func (p *partition) joins(x *effect) bool {
 	if !p.ranges.wants(x) {
 		return false
 	}
+	p.withdraw(x)
 	p.end(x)
 	p.park(x)
 	return true
@@ -160,6 +161,7 @@ func (s *ranges) wants(x *effect) bool {
 func (p *partition) refuse(x *effect) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.withdraw(x)
 	p.end(x)
 	if x.drain != nil {
 		x.drain.refuse(x)
@@ -179,6 +181,7 @@ func (p *partition) parks(x *effect) bool {
 
 // park lets an effect join its range. It is settled when that is stored.
 func (p *partition) park(x *effect) {
+	p.withdraw(x)
 	if p.hold == nil || x.entry.hold != p.hold {
 		x.state = idle // it is delivered again
 		return
@@ -448,20 +451,26 @@ func (p *partition) stored(r *parkedRange, version uint64) {
 	}
 }
 
-// retain takes records that a range may still come by out of those that are to be forgotten. The caller holds no lock.
+// keep takes records that a range may still come by out of those that are to be forgotten.
+func (s *ranges) keep(free []settledRecord) []settledRecord {
+	if len(s.all) == 0 {
+		return free
+	}
+	return slices.DeleteFunc(free, func(record settledRecord) bool {
+		key, ok := rangeKeyOf(record.key)
+		if _, there := s.all[key]; !ok || !there {
+			return false
+		}
+		s.kept = append(s.kept, keptRecord{settledRecord: record, key: key, stream: s.delivered})
+		return true
+	})
+}
+
+// retain is keep, and gives what no range comes by any more besides. The caller holds no lock.
 func (p *partition) retain(free []settledRecord) []settledRecord {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.ranges.all) > 0 {
-		free = slices.DeleteFunc(free, func(record settledRecord) bool {
-			key, ok := rangeKeyOf(record.key)
-			if _, there := p.ranges.all[key]; !ok || !there {
-				return false
-			}
-			p.ranges.kept = append(p.ranges.kept, keptRecord{settledRecord: record, key: key, stream: p.ranges.delivered})
-			return true
-		})
-	}
+	free = p.ranges.keep(free)
 	p.ranges.kept = slices.DeleteFunc(p.ranges.kept, func(k keptRecord) bool {
 		if k.line != nil && k.line.known.At.Compare(k.at) < 0 {
 			return false

@@ -45,6 +45,7 @@ type partition struct {
 	consumer *consumer
 	made     int64   // when EVENTS was made, in Unix nanoseconds; of the session's goroutine
 	set      laneSet // guarded by the scheduler's lock
+	ledger   *dedupkv.Ledger
 
 	mu      sync.Mutex
 	hold    *hold             // nil while the partition is not held
@@ -58,6 +59,11 @@ type partition struct {
 	full    bool                // the session waits until fewer events are above their watermarks
 	ranges  ranges              // what waits for circuits
 
+	owned    bool                             // the ledger, under the present hold
+	reached  map[dedupkv.Line]events.Sequence // as the ledger had it when it was taken
+	reserved int                              // effects that are claimed before their turn
+	waiting  fifo[*effect]                    // to be reserved, unless they have begun by then
+
 	wake chan struct{} // one place: bytes have gone, or the last effect has ended
 }
 
@@ -65,7 +71,7 @@ func newPartition(w *Worker, number int) *partition {
 	return &partition{
 		w: w, number: number, consumer: newConsumer(w.js, number, w.options.MaxAckPending),
 		entries: make(map[uint64]*entry), lines: make(map[dedupkv.Line]*line), running: make(map[string]struct{}),
-		low: -1, wake: make(chan struct{}, 1), ranges: newRanges(),
+		low: -1, wake: make(chan struct{}, 1), ranges: newRanges(), ledger: w.dedup.Ledger(number, w.options.Ledgers),
 	}
 }
 
@@ -86,9 +92,11 @@ func (p *partition) drop() {
 	dropped := p.w.scheduler.drop(&p.set)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.waiting = fifo[*effect]{}
 	for _, x := range dropped {
 		x.state = idle
 	}
+	p.withdraw(dropped...)
 }
 
 func (p *partition) setFirst(first bool) {
@@ -193,6 +201,7 @@ func (p *partition) enter(h *hold, e *entry, reply string) {
 	}
 	// Under the lock, so that nothing is queued after a drop.
 	if len(queue) > 0 {
+		p.reserve(queue...)
 		p.w.scheduler.add(&p.set, queue...)
 	}
 }
@@ -239,6 +248,9 @@ func (p *partition) advance(e *entry) {
 		return
 	}
 	e.line.advance(p.forget)
+	if len(e.line.free) >= passAt {
+		p.pass(e.line)
+	}
 	if p.full && p.above() <= mostAbove*p.w.options.MaxAckPending/2 {
 		p.full = false
 		p.signal()
@@ -269,7 +281,7 @@ type verdict int
 const (
 	begins  verdict = iota
 	dropped         // it is not ours to begin; it comes again, here or elsewhere
-	waits           // another event with the same effect is under way
+	waits           // another event with the same effect is under way, or the connection is away
 )
 
 // begin asks whether an effect that the scheduler gave out begins, and under whose name.
@@ -283,14 +295,15 @@ func (p *partition) begin(x *effect) (dedupkv.Owner, verdict) {
 	}
 	if h == nil || x.entry.hold != h || p.leaving || !h.sure() {
 		x.state = idle
+		p.withdraw(x)
 		if h != nil && x.entry.hold == h && !p.leaving {
 			h.end(errUnsure) // x is in no lane any more: only another delivery brings it back
 			p.signal()
 		}
 		return dedupkv.Owner{}, dropped
 	}
-	if _, twin := p.running[x.key]; twin {
-		return dedupkv.Owner{}, waits
+	if _, twin := p.running[x.key]; twin || x.reserved.made && !p.consumer.nc.IsConnected() {
+		return dedupkv.Owner{}, waits // its end could not be recorded, though it is claimed already
 	}
 	p.running[x.key] = struct{}{}
 	x.state = begun
@@ -323,7 +336,7 @@ func (p *partition) settle(x *effect, result dedupkv.Result) {
 		x.drain.settled(x, result)
 		return
 	}
-	e.records = append(e.records, settledRecord{key: x.key, result: result})
+	e.records = append(e.records, x.record(result))
 	if e.open--; e.open == 0 {
 		p.close(e)
 	}
@@ -331,6 +344,8 @@ func (p *partition) settle(x *effect, result dedupkv.Result) {
 
 func (p *partition) end(x *effect) {
 	delete(p.running, x.key)
+	p.unreserve(x)
+	p.reserve()
 	if p.leaving && len(p.running) == 0 {
 		p.signal()
 	}

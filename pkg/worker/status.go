@@ -54,7 +54,7 @@ func (w *Worker) measure() {
 	w.metrics.lanes.Set(float64(lanes))
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	held, waiting, ranges := 0, 0, 0
+	held, waiting, ranges, above := 0, 0, 0, 0
 	oldest := 0.0
 	for _, a := range w.partitions {
 		if a.status().Held {
@@ -65,9 +65,13 @@ func (w *Worker) measure() {
 		if !since.IsZero() {
 			oldest = max(oldest, time.Since(since).Seconds())
 		}
+		a.partition.mu.Lock()
+		above += a.above()
+		a.partition.mu.Unlock()
 	}
 	w.metrics.waiting.Set(float64(waiting))
 	w.metrics.ranges.Set(float64(ranges))
 	w.metrics.oldest.Set(oldest)
 	w.metrics.partitions.Set(float64(held))
+	w.metrics.above.Set(float64(above))
 }

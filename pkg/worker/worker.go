@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -47,7 +48,8 @@ type Options struct {
 	ShutdownTimeout time.Duration // from the end of Run's context to the end of Run; 10 s where it is 0
 	Log             *slog.Logger
 	Metrics         *Metrics
-	ParkMaxAge      time.Duration  // after which what waits for a circuit is given up; 24 h where it is 0
+	ParkMaxAge      time.Duration // after which what waits for a circuit is given up; 24 h where it is 0
+	Ledgers         *dedupkv.Metrics
 	Random          func() float64 // in [0,1), for jitter
 }
 
@@ -132,6 +134,8 @@ type Worker struct {
 
 	// Contexts of a run, set by it before anything else starts: of actions, and of settling, which ends last.
 	acting, settling context.Context
+
+	unrecorded atomic.Int64 // effects that have ended, and whose record is on its way
 
 	mu         sync.Mutex
 	partitions map[int]*assigned // guarded by mu

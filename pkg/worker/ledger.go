@@ -1,0 +1,204 @@
+package worker
+
+import (
+	"context"
+	"time"
+
+	"github.com/tributary-dev/tributary/pkg/dedupkv"
+)
+
+// Effects of rows are claimed in the ledger of their partition. Effects of what applications publish have records of
+// their own, since a duplicate may come in another partition.
+
+// register is where an effect is claimed and settled: a dedupkv.Ledger or a dedupkv.Store.
+type register interface {
+	Holds(ctx context.Context, key string, claim dedupkv.Claim) error
+	Settle(ctx context.Context, key string, claim dedupkv.Claim, result dedupkv.Result) error
+	Release(ctx context.Context, key string, claim dedupkv.Claim) error
+}
+
+func (w *Worker) registerOf(x *effect) register {
+	if x.ledgered {
+		return x.owner.ledger
+	}
+	return w.dedup
+}
+
+// reserved is the claim of an effect before its turn. The zero value is none.
+type reserved struct {
+	pending dedupkv.Pending
+	made    bool
+}
+
+// ahead is how many effects of a partition are claimed before their turn, so that who begins one need not wait for its
+// claim. Where their worker dies they count as begun, once.
+const ahead = 128
+
+// reserve claims what waits in the lanes, the oldest first, for as long as there is room. It is called under the
+// partition's lock.
+func (p *partition) reserve(queue ...*effect) {
+	for _, x := range queue {
+		if x.ledgered {
+			p.waiting.push(x)
+		}
+	}
+	if p.reserved > ahead/2 {
+		return
+	}
+	for p.reserved < ahead && p.waiting.len() > 0 {
+		x := p.waiting.pop()
+		if x.state == queued && !x.reserved.made {
+			x.reserved = reserved{pending: p.ledger.Reserve(x.id, x.due.generation), made: true}
+			p.reserved++
+		}
+	}
+}
+
+// unreserve ends the reservation of an effect. It is called under the partition's lock.
+func (p *partition) unreserve(x *effect) {
+	if x.reserved.made {
+		x.reserved = reserved{}
+		p.reserved--
+	}
+}
+
+// withdraw gives back the reservations of effects that have not begun. It is called under the partition's lock.
+func (p *partition) withdraw(effects ...*effect) {
+	var ids []dedupkv.ID
+	for _, x := range effects {
+		if x.reserved.made {
+			ids = append(ids, x.id)
+			p.unreserve(x)
+		}
+	}
+	p.ledger.Withdraw(ids...)
+}
+
+// own takes the ledger for the present hold.
+func (p *partition) own(ctx context.Context, h *hold) error {
+	ctx, cancel := context.WithTimeout(ctx, loadWithin)
+	defer cancel()
+	reached, err := p.ledger.Own(ctx, dedupkv.Owner{Worker: p.w.options.ID, Pin: h.pin})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.owned = err == nil
+	if err == nil {
+		p.reached = reached
+	}
+	if p.w.options.OnError == Run {
+		return nil // it is tried again behind the session
+	}
+	return err
+}
+
+// ownBehind takes the ledger that could not be taken when the hold began.
+func (p *partition) ownBehind(ctx context.Context, h *hold) {
+	p.mu.Lock()
+	owned := p.owned
+	p.mu.Unlock()
+	if owned || !h.sure() {
+		return
+	}
+	if err := p.own(ctx, h); err != nil {
+		p.w.log.Warn("ledger is not owned", "partition", p.number, "error", err)
+	}
+}
+
+// claimOf gives the claim of an effect whose turn it is.
+func (w *Worker) claimOf(x *effect, owner dedupkv.Owner) (dedupkv.Claim, error) {
+	if x.reserved.made {
+		if claim, ok, err := x.reserved.pending.Answer(); ok && err == nil {
+			return claim, nil
+		}
+	}
+	ctx, cancel := context.WithTimeout(w.settling, claimWithin)
+	defer cancel()
+	if !x.ledgered {
+		return w.dedup.Claim(ctx, x.key, owner, x.due.generation)
+	}
+	if x.reserved.made {
+		if claim, err := x.reserved.pending.Wait(ctx); err == nil {
+			return claim, nil
+		}
+	}
+	return x.owner.ledger.ClaimID(ctx, x.id, x.due.generation)
+}
+
+// mostUnrecorded is how many effects may have ended without being on record: a server that does not answer can't make
+// more of them come again.
+const mostUnrecorded = 256
+
+// finish records how an effect has ended, and settles it then. The effect's slot need not wait for that, unless many do.
+func (w *Worker) finish(x *effect, claim dedupkv.Claim, result dedupkv.Result) time.Duration {
+	if claim.State == dedupkv.Settled {
+		w.settled(x, claim, result)
+		return 0
+	}
+	if !x.ledgered || claim.Revision == 0 || w.unrecorded.Load() >= mostUnrecorded {
+		w.finishNow(x, claim, result)
+		return 0
+	}
+	w.unrecorded.Add(1)
+	x.owner.ledger.SettleID(x.id, claim, result, func(err error) {
+		w.unrecorded.Add(-1)
+		if err == nil {
+			w.settled(x, claim, result)
+			w.scheduler.free(x)
+			return
+		}
+		w.scheduler.running.Go(func() { // it is rare, and may take its time
+			w.finishNow(x, claim, result)
+			w.scheduler.free(x)
+		})
+	})
+	return unrecorded
+}
+
+func (w *Worker) finishNow(x *effect, claim dedupkv.Claim, result dedupkv.Result) {
+	if w.record(x, claim, result) {
+		w.settled(x, claim, result)
+	}
+}
+
+func (w *Worker) settled(x *effect, claim dedupkv.Claim, result dedupkv.Result) {
+	outcome := outcomeOf(claim, result)
+	w.metrics.outcome(outcome).Inc()
+	w.traceEffect(x, claim, outcome)
+	x.owner.settle(x, result)
+}
+
+// pass tells the ledger what is settled without a gap. It is called under the partition's lock.
+func (p *partition) pass(l *line) {
+	if len(l.free) == 0 {
+		return
+	}
+	free := p.ranges.keep(l.free)
+	ids := make([]dedupkv.ID, len(free))
+	for i, record := range free {
+		ids[i] = record.id
+	}
+	p.ledger.Pass(l.id, l.reached, ids)
+	clear(l.free)
+	l.free = l.free[:0]
+}
+
+// passAll tells the ledger of all lines.
+func (p *partition) passAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, l := range p.lines {
+		p.pass(l)
+	}
+}
+
+// flush writes what the ledger knows, so that the next owner need not find out.
+func (p *partition) flush(ctx context.Context) {
+	p.passAll()
+	ctx, cancel := context.WithTimeout(ctx, saveWithin)
+	defer cancel()
+	if err := p.ledger.Flush(ctx); err != nil {
+		p.w.log.Debug("ledger is not flushed", "partition", p.number, "error", err)
+	}
+}
+
+const passAt = 32 // effects
