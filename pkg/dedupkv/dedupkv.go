@@ -3,8 +3,12 @@
 //
 // It promises that of those who claim an effect at the same time one has it, that what was settled is told to whoever
 // claims it later, and that a watermark never goes back. It relies on whoever claims to hold the effect's partition:
-// an unsettled claim of another owner is taken over at once. A record lives for Hold, which outlasts every redelivery,
-// until the saved watermark has passed its event; Forget shortens it to Window then. It executes nothing.
+// an unsettled claim of another owner is taken over at once. It executes nothing.
+//
+// There are two ways to keep claims. A Ledger holds those of a whole partition in one record, and writes them in groups:
+// it is for effects that come in one partition alone. A Store has a record for each effect, wherever it comes: one lives
+// for Hold, which outlasts every redelivery, until the saved watermark has passed its event; Forget shortens it to Window
+// then.
 package dedupkv
 
 import (
