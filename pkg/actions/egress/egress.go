@@ -2,19 +2,19 @@
 // connected to, after names are resolved, so that neither a URL nor a DNS answer leads into the deployment's own
 // networks, unless actions.allow_private names them.
 //
-// It promises that no proxy of the environment is used, that TLS is 1.2 or newer, and that connections are reused. It
-// does not judge names, ports or paths.
+// It promises that no proxy of the environment is used, that TLS is 1.2 or newer and goes by the rules of actions.tls,
+// and that connections are reused. It does not judge names, ports or paths.
 package egress
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -28,6 +28,9 @@ import (
 type Options struct {
 	AllowPrivate []netip.Prefix // actions.allow_private: networks that are not public, and allowed
 	Concurrency  int            // most requests at one time, all of which may go to one host; 0 means 64
+	TLS          *TLS           // nil for the system's roots, and no certificate of ours
+
+	resolver *net.Resolver // nil for the system's
 }
 
 const (
@@ -48,13 +51,14 @@ func NewTransport(o Options) *http.Transport {
 	if concurrency <= 0 {
 		concurrency = defaultConcurrency
 	}
+	dialer := NewDialer(o.AllowPrivate)
+	dialer.resolver = o.resolver
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Transport{
-		DialContext:            NewDialer(o.AllowPrivate).DialContext,
+		DialContext:            dialer.DialContext,
+		DialTLSContext:         dialer.dialTLS(o.TLS),
 		Protocols:              protocols,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout:    connectTimeout,
 		MaxIdleConns:           4 * concurrency,
 		MaxIdleConnsPerHost:    concurrency,
 		IdleConnTimeout:        idleTimeout,
@@ -117,7 +121,7 @@ func (d *Dialer) judge(host, address string) error {
 	}
 	addr := parsed.Addr().WithZone("").Unmap()
 	for _, prefix := range d.allow {
-		if prefix.Contains(addr) {
+		if prefix.Contains(addr) && (prefix.IsSingleIP() || !slices.Contains(metadata, addr)) {
 			return nil
 		}
 	}
@@ -135,38 +139,6 @@ func unmap(prefix netip.Prefix) netip.Prefix {
 	}
 	return prefix
 }
-
-// RefusedError says that an address is not public, and not allowed either.
-type RefusedError struct {
-	Host string
-	Addr netip.Addr
-}
-
-// Error says what to do where the address is meant.
-func (e *RefusedError) Error() string {
-	return fmt.Sprintf("address %s of %q is %s: allow it with actions.allow_private", e.Addr, e.Host, e.kind())
-}
-
-func (e *RefusedError) kind() string {
-	a := e.Addr
-	switch {
-	case a.IsLoopback(), a.IsPrivate(), a.IsLinkLocalUnicast(), sharedSpace.Contains(a):
-		return "private"
-	case a.IsMulticast():
-		return "multicast"
-	case nat64.Contains(a), sixToFour.Contains(a), teredo.Contains(a):
-		return "translated"
-	default:
-		return "not public"
-	}
-}
-
-var (
-	sharedSpace = netip.MustParsePrefix("100.64.0.0/10") // RFC 6598, carrier-grade NAT
-	nat64       = ssrf.IPv6NAT64Prefix
-	sixToFour   = netip.MustParsePrefix("2002::/16")
-	teredo      = netip.MustParsePrefix("2001::/32")
-)
 
 // MaxBody is how much of an answer is read.
 const MaxBody = 64 << 10

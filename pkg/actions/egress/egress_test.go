@@ -33,9 +33,9 @@ func TestDialRefusesWhatIsNotPublic(t *testing.T) {
 		"private 172.16/12":           {"172.31.255.255", "private"},
 		"private 192.168/16":          {"192.168.1.1", "private"},
 		"unique local":                {"fd00::1", "private"},
-		"carrier-grade NAT":           {"100.100.100.200", "private"},
-		"metadata":                    {"169.254.169.254", "private"},
-		"metadata of IPv6":            {"fd00:ec2::254", "private"},
+		"carrier-grade NAT":           {"100.64.0.1", "private"},
+		"metadata":                    {"169.254.169.254", "a cloud's metadata"},
+		"metadata of IPv6":            {"fd00:ec2::254", "a cloud's metadata"},
 		"link-local of IPv6":          {"fe80::1", "private"},
 		"link-local with a zone":      {"fe80::1%lo", "private"},
 		"broadcast":                   {"255.255.255.255", "not public"},
@@ -44,7 +44,7 @@ func TestDialRefusesWhatIsNotPublic(t *testing.T) {
 		"benchmarking":                {"198.18.0.1", "not public"},
 		"documentation":               {"192.0.2.1", "not public"},
 		"mapped loopback":             {"::ffff:127.0.0.1", "private"},
-		"mapped metadata":             {"::ffff:169.254.169.254", "private"},
+		"mapped metadata":             {"::ffff:169.254.169.254", "a cloud's metadata"},
 		"translated loopback":         {"64:ff9b::7f00:1", "translated"},
 		"6to4 of a private address":   {"2002:0a00:0001::1", "translated"},
 		"Teredo":                      {"2001:0:4136:e378:8000:63bf:3fff:fdd2", "translated"},
@@ -164,7 +164,7 @@ func TestTransportSpeaksNoOldTLS(t *testing.T) {
 	server.Config.ErrorLog = discard
 	server.StartTLS()
 	defer server.Close()
-	_, err := roundTrip(t, trusting(server), server.URL)
+	_, err := roundTrip(t, trusting(t, server), server.URL)
 	if op, ok := errors.AsType[*net.OpError](err); !ok || op.Op != "remote error" {
 		t.Errorf("error is %v, want the alert of a server that speaks no newer version", err)
 	}
@@ -188,7 +188,7 @@ func TestTransportStaysOnHTTP1(t *testing.T) {
 	server.EnableHTTP2 = true
 	server.StartTLS()
 	defer server.Close()
-	response, err := roundTrip(t, trusting(server), server.URL)
+	response, err := roundTrip(t, trusting(t, server), server.URL)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,14 +2,17 @@ package egress_test
 
 import (
 	"context"
-	"crypto/x509"
+	"encoding/pem"
 	"io"
 	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/tributary-dev/tributary/pkg/actions/egress"
@@ -21,16 +24,38 @@ var (
 )
 
 // trusting gives a transport that reaches server and knows its certificate.
-func trusting(server *httptest.Server) *http.Transport {
-	transport := egress.NewTransport(egress.Options{AllowPrivate: loopback})
-	transport.TLSClientConfig.RootCAs = x509.NewCertPool()
-	transport.TLSClientConfig.RootCAs.AddCert(server.Certificate())
+func trusting(t *testing.T, server *httptest.Server) *http.Transport {
+	t.Helper()
+	rules, err := egress.NewTLS([]egress.TLSRule{{Host: "*", CA: pemFile(t, "CERTIFICATE", server.Certificate().Raw)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := egress.NewTransport(egress.Options{AllowPrivate: loopback, TLS: rules})
+	t.Cleanup(transport.CloseIdleConnections)
 	return transport
+}
+
+func pemFile(t *testing.T, kind string, der []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "file.pem")
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // answering gives a resolver for which every name has these IPv4 addresses.
 func answering(t *testing.T, addresses ...string) *net.Resolver {
 	t.Helper()
+	resolver, _ := rebinding(t, addresses...)
+	return resolver
+}
+
+// rebinding gives a resolver like answering's, and what makes its answers others.
+func rebinding(t *testing.T, addresses ...string) (*net.Resolver, func(addresses ...string)) {
+	t.Helper()
+	var now atomic.Pointer[[]string]
+	now.Store(&addresses)
 	server, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -43,7 +68,7 @@ func answering(t *testing.T, addresses ...string) *net.Resolver {
 			if err != nil {
 				return
 			}
-			_, _ = server.WriteTo(dnsAnswer(query[:n], addresses), client)
+			_, _ = server.WriteTo(dnsAnswer(query[:n], *now.Load()), client)
 		}
 	})
 	t.Cleanup(func() {
@@ -52,7 +77,7 @@ func answering(t *testing.T, addresses ...string) *net.Resolver {
 	})
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "udp", server.LocalAddr().String())
-	}}
+	}}, func(addresses ...string) { now.Store(&addresses) }
 }
 
 // dnsAnswer answers a query for A records, and any other with nothing (RFC 1035, section 4).

@@ -10,7 +10,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -52,7 +51,7 @@ type letter struct {
 
 // Options of an Email. The zero value works.
 type Options struct {
-	RootCAs *x509.CertPool // nil for the system's
+	TLS *egress.TLS // nil for the system's roots, and no certificate of ours
 }
 
 // Email is the action. It is safe for concurrent use.
@@ -223,7 +222,7 @@ func (e *Email) options(ctx context.Context, s server, dial gomail.DialContextFu
 }
 
 func (e *Email) tls(s server) *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS12, ServerName: s.host, RootCAs: e.o.RootCAs}
+	return e.o.TLS.Config(s.host, strconv.Itoa(s.port))
 }
 
 // dial connects where the deployment's rules allow it.

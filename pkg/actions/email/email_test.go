@@ -2,12 +2,14 @@ package email_test
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -83,8 +85,15 @@ func TestDoDemandsTLS(t *testing.T) {
 	certified := httptest.NewUnstartedServer(http.NotFoundHandler())
 	certified.StartTLS()
 	t.Cleanup(certified.Close)
-	roots := x509.NewCertPool()
-	roots.AddCert(certified.Certificate())
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certified.Certificate().Raw})
+	if err := os.WriteFile(ca, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	rules, err := egress.NewTLS([]egress.TLSRule{{Host: "127.0.0.1", CA: ca}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	secured := startSMTP(t, &tls.Config{Certificates: certified.TLS.Certificates})
 	plain := startSMTP(t, nil)
 	login := "smtp://me:" + actionstest.Secret + "@"
@@ -93,10 +102,10 @@ func TestDoDemandsTLS(t *testing.T) {
 		o   email.Options
 		ok  bool
 	}{
-		"a server that offers it":         {login + secured.address, email.Options{RootCAs: roots}, true},
+		"a server that offers it":         {login + secured.address, email.Options{TLS: rules}, true},
 		"a certificate of nobody we know": {login + secured.address, email.Options{}, false},
-		"a server that does not offer it": {login + plain.address, email.Options{RootCAs: roots}, false},
-		"a server that never heard of it": {"smtps://" + plain.address, email.Options{RootCAs: roots}, false},
+		"a server that does not offer it": {login + plain.address, email.Options{TLS: rules}, false},
+		"a server that never heard of it": {"smtps://" + plain.address, email.Options{TLS: rules}, false},
 		"a password in the open":          {"smtp+plain://me:" + actionstest.Secret + "@" + plain.address, email.Options{}, false},
 		"a URL that is none":              {actionstest.Secret, email.Options{}, false},
 	}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -19,16 +20,22 @@ import (
 
 const connectTimeout = 10 * time.Second
 
+// Options of an SQL. The zero value works.
+type Options struct {
+	TLS *egress.TLS // nil for what the URLs say alone
+}
+
 // New makes the action; dialer is egress.NewDialer's. A URL may say pool_max_conns; else a pool has as many connections as
 // the machine has processors, and at least 4.
-func New(dialer *egress.Dialer, secrets *secret.Resolver) *SQL {
-	return &SQL{&pools{dialer: dialer, secrets: secrets, byReference: make(map[string]*pool)}}
+func New(dialer *egress.Dialer, secrets *secret.Resolver, o Options) *SQL {
+	return &SQL{&pools{dialer: dialer, secrets: secrets, tls: o.TLS, byReference: make(map[string]*pool)}}
 }
 
 // pools are the connections, by reference to a URL.
 type pools struct {
 	dialer  *egress.Dialer
 	secrets *secret.Resolver
+	tls     *egress.TLS
 
 	mu          sync.Mutex
 	byReference map[string]*pool // guarded by mu
@@ -108,6 +115,10 @@ func (p *pools) open(reference, url string) (*pgxpool.Pool, error) {
 	config.ConnConfig.ConnectTimeout = connectTimeout
 	config.ConnConfig.DialFunc = p.dial
 	config.ConnConfig.RuntimeParams["application_name"] = "tributary"
+	config.BeforeConnect = func(_ context.Context, config *pgx.ConnConfig) error {
+		p.secure(config) // each time: files of certificates may have been replaced
+		return nil
+	}
 	// Without a lifetime for its work: the pool's is ended by Close.
 	fresh, err := pgxpool.NewWithConfig(context.Background(), config)
 	if err != nil {

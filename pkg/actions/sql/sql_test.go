@@ -44,7 +44,7 @@ func newSQL(t *testing.T) (*sql.SQL, *pgx.Conn) {
 	if _, err := conn.Exec(t.Context(), functions); err != nil {
 		t.Fatal(err)
 	}
-	action := sql.New(egress.NewDialer([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}), new(secret.Resolver))
+	action := sql.New(egress.NewDialer([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}), new(secret.Resolver), sql.Options{})
 	t.Cleanup(action.Close)
 	return action, conn
 }
@@ -192,7 +192,7 @@ func TestDoUsesAReplacedFunctionAndSecret(t *testing.T) {
 func TestDoLeavesTheDeploymentAlone(t *testing.T) {
 	t.Setenv("DB_URL", "postgres://u:"+actionstest.Secret+"@127.0.0.1:5432/db")
 	t.Setenv("SOCKET_URL", "postgres://u@/db?host=/var/run/postgresql")
-	action := sql.New(egress.NewDialer(nil), new(secret.Resolver))
+	action := sql.New(egress.NewDialer(nil), new(secret.Resolver), sql.Options{})
 	t.Cleanup(action.Close)
 	_, err := action.Do(t.Context(), actions.Effect{}, calling("public.keep", nil))
 	if !retry.IsPermanent(err) || strings.Contains(err.Error(), actionstest.Secret) {
