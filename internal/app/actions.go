@@ -1,6 +1,8 @@
 package app
 
 import (
+	"fmt"
+
 	"github.com/tributary-dev/tributary/pkg/actions"
 	actioncache "github.com/tributary-dev/tributary/pkg/actions/cache"
 	"github.com/tributary-dev/tributary/pkg/actions/egress"
@@ -15,15 +17,19 @@ import (
 )
 
 // newActions makes the actions of every type, for at most so many at the same time. The caller calls end when none runs.
-func newActions(env *environment, road *road, concurrency int) (registry actions.Registry, end func()) {
+func newActions(env *environment, road *road, concurrency int) (registry actions.Registry, end func(), err error) {
+	rules, err := loadTLS(env)
+	if err != nil {
+		return nil, nil, err
+	}
 	allow := env.config.Actions.AllowPrivate
-	transport := egress.NewTransport(egress.Options{AllowPrivate: allow, Concurrency: concurrency})
+	transport := egress.NewTransport(egress.Options{AllowPrivate: allow, Concurrency: concurrency, TLS: rules})
 	secrets := new(secret.Resolver)
 	dialer := egress.NewDialer(allow)
-	databases := sql.New(dialer, secrets)
+	databases := sql.New(dialer, secrets, sql.Options{TLS: rules})
 	registry = actions.Registry{
 		actioncache.Type: actioncache.New(cachekv.New(road.js, cachekv.Options{})),
-		email.Type:       email.New(dialer, secrets, email.Options{}),
+		email.Type:       email.New(dialer, secrets, email.Options{TLS: rules}),
 		actionlog.Type:   actionlog.New(env.log),
 		actionnats.Type:  actionnats.New(road.js),
 		slack.Type:       slack.New(transport, secrets),
@@ -33,5 +39,19 @@ func newActions(env *environment, road *road, concurrency int) (registry actions
 	return registry, func() {
 		databases.Close()
 		transport.CloseIdleConnections()
+	}, nil
+}
+
+// loadTLS reads the certificates that the configuration names: what is wrong with them is told before anything is
+// connected to.
+func loadTLS(env *environment) (*egress.TLS, error) {
+	var rules []egress.TLSRule
+	for _, r := range env.config.Actions.TLS {
+		rules = append(rules, egress.TLSRule{Host: r.Host, CA: r.CA, Cert: r.Cert, Key: r.Key})
 	}
+	loaded, err := egress.NewTLS(rules)
+	if err != nil {
+		return nil, fmt.Errorf("actions.tls%w", err)
+	}
+	return loaded, nil
 }

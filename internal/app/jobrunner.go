@@ -18,6 +18,7 @@ var jobRunnerService = service{
 	name:    "jobrunner",
 	summary: "runs retries and asynchronous actions",
 	require: []string{"nats"},
+	load:    func(env *environment) error { _, err := loadTLS(env); return err },
 	run:     runJobRunner,
 }
 
@@ -32,7 +33,10 @@ func runJobRunner(ctx context.Context, env *environment) error {
 	defer road.nc.Close()
 	store := jobs.NewStore(road.js, jobs.StoreOptions{Log: env.log, Metrics: env.jobs()})
 	concurrency := env.config.Jobs.Concurrency
-	registry, end := newActions(env, road, concurrency)
+	registry, end, err := newActions(env, road, concurrency)
+	if err != nil {
+		return err
+	}
 	defer end()
 	traces, err := newTraces(env, road, trace.JobRunner, env.owner)
 	if err != nil {

@@ -3,6 +3,8 @@ package app_test
 import (
 	"bytes"
 	"context"
+	"encoding/pem"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -69,8 +71,15 @@ func TestCheckReadsWhatTheConfigurationNames(t *testing.T) {
 		"a secret that is another's":     {"worker", strings.ReplaceAll(smallest, "SHOP_URL", "STORE_URL"), logAll, 0, "ok\n"},
 		"an unknown key":                 {"jobrunner", smallest + "jobz: {}\n", logAll, 1, "jobz"},
 		"an observer with a wrong field": {"worker", smallest, strings.ReplaceAll(logAll, "message", "massage"), 1, "observers.yaml:2"},
+		"a certificate that is not there": {
+			"jobrunner", smallest + "actions: {tls: [{host: a.example, ca: ca.pem}]}\n", logAll, 1, "actions.tls[0].ca: open",
+		},
+		"a certificate that is not there, for workers": {
+			"worker", smallest + "actions: {tls: [{host: a.example, ca: ca.pem}]}\n", logAll, 1, "actions.tls[0].ca: open",
+		},
+		"certificates that are there": {"worker", smallest + "actions: {tls: [{ca: good.pem}]}\n", logAll, 0, "ok\n"},
 	} {
-		dir := files(t, map[string]string{"tributary.yaml": c.config, "observers.yaml": c.observers})
+		dir := files(t, map[string]string{"tributary.yaml": c.config, "observers.yaml": c.observers, "good.pem": goodCertificate(t)})
 		status, stdout, stderr := call(t, programs[c.program], "--config", filepath.Join(dir, "tributary.yaml"), "--check")
 		if said := stdout + stderr; status != c.status || !strings.Contains(said, c.says) {
 			t.Errorf("%s: status %d, want %d with %q, got:\n%s", name, status, c.status, c.says, said)
@@ -103,6 +112,14 @@ func TestReadyAsksTheServiceThatRuns(t *testing.T) {
 	if status := <-ended; status != 0 {
 		t.Errorf("ended with %d", status)
 	}
+}
+
+// goodCertificate is one in PEM.
+func goodCertificate(t *testing.T) string {
+	t.Helper()
+	server := httptest.NewTLSServer(nil)
+	defer server.Close()
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
 }
 
 func waitFor(t *testing.T, what string, is func() bool) {

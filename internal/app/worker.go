@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -23,8 +24,12 @@ var workerService = service{
 	name:    "worker",
 	summary: "matches events to observers and carries out their actions",
 	require: []string{"nats"},
-	load:    func(env *environment) error { _, err := loadObservers(env); return err },
-	run:     runWorker,
+	load: func(env *environment) error {
+		_, rules := loadObservers(env)
+		_, certificates := loadTLS(env)
+		return errors.Join(rules, certificates)
+	},
+	run: runWorker,
 }
 
 // Worker is the program worker.
@@ -55,7 +60,10 @@ func runWorker(ctx context.Context, env *environment) error {
 		return unlessEnded(ctx, err)
 	}
 	concurrency := env.config.Worker.Concurrency
-	registry, end := newActions(env, road, concurrency)
+	registry, end, err := newActions(env, road, concurrency)
+	if err != nil {
+		return err
+	}
 	defer end()
 	id := workerID()
 	traces, err := newTraces(env, road, trace.Worker, id)

@@ -82,6 +82,15 @@ type Events struct {
 // Actions holds for what worker and jobrunner call.
 type Actions struct {
 	AllowPrivate []netip.Prefix `key:"allow_private" help:"private networks that actions may reach, such as 10.0.0.0/8"`
+	TLS          []ActionTLS    `key:"tls"`
+}
+
+// ActionTLS says what TLS to some hosts goes by. The first that names a host counts.
+type ActionTLS struct {
+	Host string `key:"host" default:"*" help:"whom it is for: api.example, api.example:8443, *.corp.example, or * for every host"`
+	CA   string `key:"ca" path:"true" help:"certificates in PEM that these hosts are trusted by, instead of the system's; a database is then never connected to without TLS"`
+	Cert string `key:"cert" path:"true" help:"the certificate in PEM that these hosts are shown; files that are replaced are read again"`
+	Key  string `key:"key" path:"true" help:"the private key of cert, in PEM"`
 }
 
 // Worker runs the actions that are due.

@@ -33,7 +33,7 @@ func (k Key) Flag() string {
 
 // Keys lists every key in the order of the documents.
 func Keys() []Key {
-	config := Config{Sources: make([]Source, 1), Endpoints: make([]Endpoint, 1)}
+	config := Config{Sources: make([]Source, 1), Actions: Actions{TLS: make([]ActionTLS, 1)}, Endpoints: make([]Endpoint, 1)}
 	var keys []Key
 	for _, leaf := range leaves(&config) {
 		key := Key{

@@ -87,7 +87,12 @@ func (c *Config) complete(dir string, lookup func(string) (string, bool)) error 
 	for _, secret := range []*Secret{&c.Indexer.Password, &c.Indexer.APIKey} {
 		*secret = secret.from(dir, lookup)
 	}
-	for _, path := range []*string{&c.StateDir, &c.Observers, &c.NATS.Credentials, &c.Indexer.Dir, &c.Indexer.CAFile} {
+	paths := []*string{&c.StateDir, &c.Observers, &c.NATS.Credentials, &c.Indexer.Dir, &c.Indexer.CAFile}
+	for i := range c.Actions.TLS {
+		rule := &c.Actions.TLS[i]
+		paths = append(paths, &rule.CA, &rule.Cert, &rule.Key)
+	}
+	for _, path := range paths {
 		if *path == "" {
 			continue
 		}
