@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -44,6 +45,7 @@ type relation struct {
 	schema, table string
 	identity      byte
 	published     bool // it matches the configured patterns
+	partial       bool // its identity is full, and those of its partitions, which count, are not: what is not sent of old rows is null
 	columns       []column
 	mutable       bool       // the types of some of its columns can be altered without it
 	asOf          events.LSN // how new their types are
@@ -147,6 +149,7 @@ type tableFacts struct {
 	found     bool     // the table is still there
 	primary   []string // columns of the primary key, in its definition order
 	columns   []string
+	partial   bool // it is partitioned, and the old rows of some partitions are not sent whole
 	ancestors [][2]string
 }
 
@@ -178,6 +181,11 @@ func (d *describer) describe(ctx context.Context, w *wireRelation, again bool) (
 		r.columns = append(r.columns, newColumn(c.name, typ, c.identity))
 		r.mutable = r.mutable || typ.mutable
 	}
+	if r.partial = w.identity == identityFull && facts.partial; r.partial {
+		for i := range r.columns {
+			r.columns[i].identity = slices.Contains(facts.primary, r.columns[i].name)
+		}
+	}
 	r.setKey(facts.primary)
 	names := append([][2]string{{w.schema, w.table}}, facts.ancestors...)
 	if r.published = d.patterns.matchAny(names); !r.published {
@@ -206,14 +214,16 @@ func ancestorsSQL(property string) string {
 }
 
 var factsSQL = `
-SELECT ` + primaryKeySQL + `, ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), ` + ancestorsSQL("s.nspname") + `, ` + ancestorsSQL("a.relname") + `
+SELECT ` + primaryKeySQL + `, ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
+       EXISTS (SELECT FROM pg_catalog.pg_partition_tree(c.oid) AS t JOIN pg_catalog.pg_class l ON l.oid = t.relid
+                WHERE c.relkind = 'p' AND t.isleaf AND l.relreplident <> 'f'), ` + ancestorsSQL("s.nspname") + `, ` + ancestorsSQL("a.relname") + `
   FROM pg_catalog.pg_class c WHERE c.oid = $1`
 
 // facts gives nothing of a table that was dropped since.
 func (d *describer) facts(ctx context.Context, oid uint32) (facts tableFacts, err error) {
 	err = d.query.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		var schemas, tables []string
-		err := conn.QueryRow(ctx, factsSQL, oid).Scan(&facts.primary, &facts.columns, &schemas, &tables)
+		err := conn.QueryRow(ctx, factsSQL, oid).Scan(&facts.primary, &facts.columns, &facts.partial, &schemas, &tables)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
 		}

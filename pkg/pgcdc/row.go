@@ -57,6 +57,14 @@ const (
 	tupleKey = 'K' // the old row's columns of the replica identity; nulls else
 )
 
+// sent tells what an old row is, whatever it is called.
+func (r *relation) sent(kind byte) byte {
+	if kind == tupleOld && r.partial {
+		return tupleKey
+	}
+	return kind
+}
+
 func (d *decoder) insert(ctx context.Context, p *payload) error {
 	rel, fresh, err := d.row(ctx, p, events.OpInsert)
 	if err != nil || !fresh {
@@ -88,7 +96,7 @@ func (d *decoder) update(ctx context.Context, p *payload) error {
 		}
 		old = d.old
 	}
-	before := kind
+	before := rel.sent(kind)
 	if old != nil {
 		kind = p.byte()
 	}
@@ -131,7 +139,7 @@ func (d *decoder) delete(ctx context.Context, p *payload) error {
 		return err
 	}
 	c := d.blank(events.OpDelete)
-	if kind == tupleOld {
+	if rel.sent(kind) == tupleOld {
 		c.before = d.image(ctx, c.before[:0], rel, d.old, nil)
 	} else {
 		c.before = d.identityImage(ctx, c.before[:0], rel, d.old)

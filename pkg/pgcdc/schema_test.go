@@ -49,7 +49,6 @@ func TestEachChangeHasTheShapeOfItsTime(t *testing.T) {
 		`ALTER TABLE log ATTACH PARTITION log_2 FOR VALUES FROM (10) TO (20)`,
 		`INSERT INTO log VALUES (11, 11)`,
 		`ALTER TABLE log DETACH PARTITION log_1`,
-		`INSERT INTO log_1 VALUES (2, 2)`, // not published any more
 		`ALTER PUBLICATION tributary_shop ADD TABLE log_1`,
 		`INSERT INTO log_1 VALUES (3, 3)`,
 	} {

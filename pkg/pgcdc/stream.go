@@ -164,7 +164,12 @@ func (s *stream) read(ctx context.Context) error {
 			}
 		case *pgproto3.ErrorResponse:
 			return s.explainStart(fmt.Errorf("read the stream: %w", pgconn.ErrorResponseToPgError(m)))
-		case *pgproto3.NoticeResponse, *pgproto3.ParameterStatus:
+		case *pgproto3.NoticeResponse:
+			if m.Code == codeObjectNotInState { // from version 18 on, a change that no publication covers is left out with a warning
+				return refused("%s: publication %s was made anew, and what committed without it is not sent; to start over with a new slot and snapshot: %s",
+					m.Message, s.opts.Publication, s.resetCommand())
+			}
+		case *pgproto3.ParameterStatus:
 		case *pgproto3.CopyDone, *pgproto3.CommandComplete, *pgproto3.ReadyForQuery:
 			return errEnded
 		default:

@@ -224,3 +224,46 @@ func verifyTransactions(t *testing.T, js jetstream.JetStream, n int) {
 		t.Errorf("EVENTS holds %d events, want %d, and ends with %+v", count, n, open)
 	}
 }
+
+// TestNoWindowForDuplicatesIsReliedOn has another leader read a stored transaction again from its first change, after the server
+// has forgotten every message's id.
+func TestNoWindowForDuplicatesIsReliedOn(t *testing.T) {
+	server := natstest.Start(t)
+	js := server.JetStream(t)
+	if _, err := streams.Apply(t.Context(), js, streams.Options{EventsMaxBytes: -1}); err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(t.Context(), events.StreamEvents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if window := stream.CachedInfo().Config.Duplicates; window > 100*time.Millisecond {
+		t.Errorf("EVENTS remembers ids for %v: nothing needs that, and it takes memory", window)
+	}
+	url := pgtest.Database(t)
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.WithoutCancel(t.Context()))
+	for _, sql := range []string{`CREATE TABLE t (id int PRIMARY KEY, note text)`, `INSERT INTO t VALUES (0)`} {
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lead(t, server, 1, cut{newSource(t, url), true})
+	if _, err := conn.Exec(t.Context(), `INSERT INTO t SELECT i, repeat('x', 100) FROM generate_series(1, 3000) i`); err != nil {
+		t.Fatal(err)
+	}
+	lead(t, server, 2, cut{newSource(t, url), true})
+	before := countEvents(t, js)
+	if before == 1 || before == 3001 {
+		t.Fatalf("EVENTS holds %d events: the transaction was not cut", before)
+	}
+	server.Restart(t)
+	js = server.JetStream(t)
+	for n := 3; countEvents(t, js) < 3001; n++ {
+		lead(t, server, n, cut{newSource(t, url), true})
+	}
+	verifyTransactions(t, js, 3001)
+}
