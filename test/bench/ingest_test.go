@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,40 +17,76 @@ import (
 // table has rows of about 200 B.
 const table = `CREATE TABLE orders (id bigint PRIMARY KEY, customer bigint, status text, total numeric(10,2), note text, at timestamptz)`
 
-const row = `i, i %% 1000, 'shipped', (i %% 10000) / 100.0, repeat('x', 130), now()`
+const (
+	row      = `i, i %% 1000, 'shipped', (i %% 10000) / 100.0, repeat('x', 130), now()`
+	largeRow = `i, i %% 1000, 'shipped', (i %% 10000) / 100.0, repeat(md5(i::text), 60), now()`
+
+	inOne   = `INSERT INTO orders SELECT %s FROM generate_series(1, %%d) i`
+	oneEach = `DO $$ BEGIN FOR i IN 1..%%d LOOP INSERT INTO orders SELECT %s; COMMIT; END LOOP; END $$`
+)
+
+// wide is a table of a hundred columns, half of them numbers, and a row of it.
+func wide() (schema, row string) {
+	columns, values := []string{"id bigint PRIMARY KEY"}, []string{"i"}
+	for n := 1; n < 100; n++ {
+		kind, value := "int", fmt.Sprintf("i + %d", n)
+		if n%2 == 0 {
+			kind, value = "text", fmt.Sprintf("'value %d'", n)
+		}
+		columns, values = append(columns, fmt.Sprintf("column_%02d %s", n, kind)), append(values, value)
+	}
+	return "CREATE TABLE orders (" + strings.Join(columns, ", ") + ")", strings.Join(values, ", ")
+}
 
 func TestSlotToStream(t *testing.T) {
+	wideTable, wideRow := wide()
 	cases := []struct {
-		name, insert string
-		rows         int
+		name, schema, insert string
+		rows                 int
 	}{
-		{"slot to stream, one transaction", `INSERT INTO orders SELECT ` + row + ` FROM generate_series(1, %d) i`, 300_000},
-		{"slot to stream, one-row transactions", `DO $$ BEGIN FOR i IN 1..%d LOOP INSERT INTO orders SELECT ` + row + `; COMMIT; END LOOP; END $$`, 150_000},
+		{"200 B rows, one transaction", table, fmt.Sprintf(inOne, row), 300_000},
+		{"200 B rows, one-row transactions", table, fmt.Sprintf(oneEach, row), 150_000},
+		{"2 kB rows, one transaction", table, fmt.Sprintf(inOne, largeRow), 100_000},
+		{"2 kB rows, one-row transactions", table, fmt.Sprintf(oneEach, largeRow), 60_000},
+		{"100 columns, one transaction", wideTable, fmt.Sprintf(inOne, wideRow), 60_000},
+		{"100 columns, one-row transactions", wideTable, fmt.Sprintf(oneEach, wideRow), 60_000},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			s := harness.New(t, harness.Options{Schema: table, Settings: map[string]string{"synchronous_commit": "off"}})
+			s := harness.New(t, harness.Options{Schema: c.schema, Settings: map[string]string{"synchronous_commit": "off", "max_wal_size": "4GB"}})
 			s.Start("ingest")
 			s.WaitForLeader()
 			s.Stop("ingest") // the slot keeps what comes now
 			s.Exec(`SELECT pg_create_logical_replication_slot('raw', 'pgoutput')`)
 			s.Exec(fmt.Sprintf(c.insert, c.rows))
 
-			slot := readRaw(t, s, c.rows)
-			batches := publishBatches(t, s, c.rows)
-			limit, limitName := slot, "raw slot read"
-			if batches < slot {
-				limit, limitName = batches, "atomic batches of 1,000"
-			}
 			m := startMeter(s, "nats", "postgres")
 			s.Start("ingest")
 			rate := rateUntil(t, c.rows, 5*time.Minute, func() int { return s.CountEvents("shop") })
 			cpu := append(m.stop(c.rows), usage{"ingest", s.CPU("ingest"), c.rows})
+			peak, after := s.Process("ingest").PeakBytes()>>20, s.Process("ingest").ResidentBytes()>>20
+			s.Stop("ingest")
+			size := envelopeSize(t, s, c.rows)
+
+			slot, async, batches := readRaw(t, s, c.rows), publishAsync(t, s, c.rows, size), publishBatches(t, s, c.rows, size)
+			limit, limitName := slot, "raw slot read"
+			if async < slot {
+				limit, limitName = async, "asynchronous publishing"
+			}
 			figure{c.name, rate, limit, limitName, cpu}.print()
-			fmt.Printf("%44s raw slot read %.0f/s, atomic batches %.0f/s, ingest %d MB resident at the most\n",
-				"", slot, batches, s.Process("ingest").PeakBytes()>>20)
+			fmt.Printf("%44s raw slot read %.0f/s, asynchronous publishing %.0f/s, atomic batches %.0f/s of %d B; ingest %d MB resident at the most, %d MB behind it\n",
+				"", slot, async, batches, size, peak, after)
 		})
 	}
+}
+
+// envelopeSize is the mean of the events' bodies.
+func envelopeSize(t *testing.T, s *harness.System, n int) int {
+	sum, counted := 0, min(n, 1000)
+	for msg := range storedMessages(t, s, counted) {
+		sum += len(msg.Data())
+	}
+	return sum / counted
 }
 
 func TestCommitToStored(t *testing.T) {

@@ -81,8 +81,30 @@ func sendStatus(t *testing.T, frontend *pgproto3.Frontend) {
 	}
 }
 
+// publishAsync stores messages with 4,000 in flight, without order or fence: what NATS takes at the most.
+func publishAsync(t *testing.T, s *harness.System, n, size int) float64 {
+	t.Helper()
+	js, err := jetstream.New(s.NATS(), jetstream.WithPublishAsyncMaxPending(4000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "LIMIT", Subjects: []string{"limit.>"}}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = js.DeleteStream(context.Background(), "LIMIT") }()
+	body := bytes.Repeat([]byte("x"), size)
+	start := time.Now()
+	for range n {
+		if _, err := js.PublishAsync("limit.001.shop.public.orders", body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-js.PublishAsyncComplete()
+	return float64(n) / time.Since(start).Seconds()
+}
+
 // publishBatches stores atomic batches of 1,000, one in flight: what NATS can take.
-func publishBatches(t *testing.T, s *harness.System, n int) float64 {
+func publishBatches(t *testing.T, s *harness.System, n, size int) float64 {
 	t.Helper()
 	nc, js := s.NATS(), s.JetStream()
 	_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "LIMIT", Subjects: []string{"limit.>"}, AllowAtomicPublish: true})
@@ -90,7 +112,7 @@ func publishBatches(t *testing.T, s *harness.System, n int) float64 {
 		t.Fatal(err)
 	}
 	defer func() { _ = js.DeleteStream(context.Background(), "LIMIT") }()
-	body := bytes.Repeat([]byte("x"), 700) // an envelope of such a row
+	body := bytes.Repeat([]byte("x"), size)
 	start := time.Now()
 	for batch := range n / 1000 {
 		header := nats.Header{"Nats-Batch-Id": {strconv.Itoa(batch)}}
