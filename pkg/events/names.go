@@ -130,6 +130,9 @@ func ParseAddress(subject string) (Address, error) {
 // EventsOfSource filters every event of a source, in all partitions.
 func EventsOfSource(source string) string { return prefixEvents + "*." + EscapeToken(source) + ".>" }
 
+// EveryMessage filters what applications published, and logical messages of databases.
+const EveryMessage = prefixEvents + "*.*.*.*." + string(OpMessage)
+
 // ChangesOfSource filters the events that a source's own database gave, in several filters: an application may have
 // published under the same name.
 func ChangesOfSource(source string) []string {

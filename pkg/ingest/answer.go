@@ -29,6 +29,9 @@ const (
 	codeAccountResources          = 10002
 	codeBatchIncomplete           = 10176
 	codeTooManyBatches            = 10210
+	codeFastBatchDisabled         = 10205
+	codeUnknownFastBatch          = 10208
+	codeTooManyFastBatches        = 10211
 )
 
 type pubAck struct {
@@ -52,21 +55,26 @@ func readAck(msg *nats.Msg) (uint64, error) {
 	if ack.Error == nil {
 		return ack.Seq, nil
 	}
+	return 0, judgeAnswer(&ack)
+}
+
+// judgeAnswer gives what an answer with an error decides.
+func judgeAnswer(ack *pubAck) error {
 	said := fmt.Errorf("%s (%d)", ack.Error.Description, ack.Error.ErrCode)
 	switch ack.Error.ErrCode {
 	case codeWrongLastSequence:
-		return 0, fmt.Errorf("%w: %w", errStale, said)
+		return fmt.Errorf("%w: %w", errStale, said)
 	case codeStoreFailed, codeInsufficientResources, codeAccountResources:
-		return 0, fmt.Errorf("%w: %w", errFull, said)
-	case codeWrongLastSequenceConstant, codeTooManyBatches:
-		return 0, fmt.Errorf("%w: %w", errAgain, said)
-	case codeBatchIncomplete:
-		return 0, fmt.Errorf("%w: %w", errDoubt, said)
+		return fmt.Errorf("%w: %w", errFull, said)
+	case codeWrongLastSequenceConstant, codeTooManyBatches, codeTooManyFastBatches, codeFastBatchDisabled:
+		return fmt.Errorf("%w: %w", errAgain, said)
+	case codeBatchIncomplete, codeUnknownFastBatch:
+		return fmt.Errorf("%w: %w", errDoubt, said)
 	default:
 		if ack.Error.Code == 503 {
-			return 0, fmt.Errorf("%w: %w", errDoubt, said)
+			return fmt.Errorf("%w: %w", errDoubt, said)
 		}
-		return 0, said
+		return said
 	}
 }
 

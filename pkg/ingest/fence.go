@@ -50,6 +50,7 @@ type fence struct {
 	leader   string // unique to the session
 	epoch    uint64 // that this leader's is later than, also where EVENTS does not know it
 	ofEvents bool   // the source's events can be told by their subject
+	pipeline bool   // many events go as a fast batch
 	log      *slog.Logger
 	metrics  *sourceMetrics
 
@@ -68,6 +69,7 @@ type fence struct {
 	position Position // as it was last written, with what was stored since
 	last     events.Sequence
 	through  events.LSN
+	torn     []Torn
 
 	header nats.Header // reused: publishing copies it
 }
@@ -81,10 +83,11 @@ type acknowledged struct {
 func newFence(nc *nats.Conn, stream jetstream.Stream, source, leader string, log *slog.Logger, metrics *sourceMetrics) (*fence, error) {
 	f := &fence{
 		nc: nc, stream: stream, source: source, leader: leader + "-" + nuid.Next(), ofEvents: source != events.InboxSource,
-		log: log, metrics: metrics, inbox: nats.NewInbox(), replies: make(chan *nats.Msg, 64), header: nats.Header{},
+		log: log, metrics: metrics, inbox: nats.NewInbox(), replies: make(chan *nats.Msg, 2*maxAtomic), header: nats.Header{},
+		pipeline: mayPipeline(stream),
 	}
 	var err error
-	if f.sub, err = nc.ChanSubscribe(f.inbox+".*", f.replies); err != nil {
+	if f.sub, err = nc.ChanSubscribe(f.inbox+".>", f.replies); err != nil {
 		return nil, fmt.Errorf("subscribe to the answers of EVENTS: %w", err)
 	}
 	return f, nil
@@ -100,7 +103,7 @@ func (f *fence) takeOver(ctx context.Context) (State, error) {
 		return State{}, err
 	}
 	f.log.Info("leading", "source", f.source, "epoch", f.position.Epoch, "stored", f.last.String(), "phase", string(f.position.Phase))
-	return State{Position: f.position, Last: f.last, Through: f.through}, nil
+	return State{Position: f.position, Last: f.last, Through: f.through, Torn: f.torn}, nil
 }
 
 // settle takes over from itself after a doubt: whether or not what was sent came, nothing of it can come any more.
@@ -111,7 +114,7 @@ func (f *fence) settle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if f.last.Compare(last) < 0 {
+	if f.last.Compare(last) < 0 || len(f.torn) > 0 {
 		return fmt.Errorf("%w (acknowledged %s, holds %s)", errTailLost, last, f.last)
 	}
 	return nil
@@ -160,6 +163,9 @@ func (f *fence) tryClaim(ctx context.Context, mayFollow func(Position) bool) err
 	}
 	next := before
 	next.Epoch = max(next.Epoch, f.epoch) + 1
+	if !f.ofEvents && next.Behind == 0 {
+		next.Behind = sequence
+	}
 	if sequence, err = f.publishPosition(ctx, next, sequence); err != nil {
 		return err
 	}
@@ -173,7 +179,7 @@ func (f *fence) readEnd(ctx context.Context) error {
 	f.last = events.Sequence{Commit: uint64(f.position.CommitLSN), Index: f.position.Index}
 	f.through = f.position.EndLSN
 	if !f.ofEvents {
-		return nil
+		return f.readTorn(ctx)
 	}
 	for _, subject := range events.ChangesOfSource(f.source) {
 		if err := f.readLast(ctx, subject); err != nil {

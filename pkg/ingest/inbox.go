@@ -60,6 +60,9 @@ func (in *Inbox) Run(ctx context.Context, state State, feed *Feed) error {
 	}
 	r := &inboxReader{Inbox: in, stream: stream, feed: feed}
 	start, err := r.locate(ctx, state.Position)
+	if err == nil && len(state.Torn) > 0 {
+		start, err = r.passTorn(ctx, start, state.Torn)
+	}
 	if err != nil {
 		return fmt.Errorf("find where to read INBOX on: %w", err)
 	}
@@ -111,6 +114,7 @@ func (r *inboxReader) locate(ctx context.Context, p Position) (start uint64, err
 		}
 	}
 	info := r.stream.CachedInfo()
+	p.Behind = 0 // what that said is in State.Torn
 	r.position, r.base = p, cursor.Base
 	start = 1
 	if created := streamIdentity(info); p.SystemID != created {
@@ -297,38 +301,50 @@ func nextMessage(_ context.Context, messages jetstream.MessagesContext, _ *Feed)
 
 // add appends one message's event to batch, or quarantines it.
 func (in *Inbox) add(ctx context.Context, batch *Batch, msg jetstream.Msg, meta *jetstream.MsgMetadata, stream string, place uint64) error {
-	own := fmt.Sprintf("inbox-%s-%d", stream, place)
-	id := msg.Headers().Get(jetstream.MsgIDHeader)
-	if id == "" {
-		id = own
-	}
 	start := len(batch.Buf)
-	publication, err := events.ParsePublication(msg.Subject())
-	if err == nil && slices.Contains(in.opts.Reserved, publication.Source) {
-		err = fmt.Errorf("subject %q: %s is the name of a database's source", msg.Subject(), publication.Source)
-	}
-	if err == nil {
-		batch.Buf, err = events.AppendPublished(batch.Buf, events.Published{
-			Publication: publication, Header: msg.Headers(), Body: msg.Data(), ID: id, Sequence: place, Time: meta.Timestamp,
-		})
-	}
-	if size := len(batch.Buf) - start; err == nil && size > in.opts.MaxEvent {
-		err = fmt.Errorf("its envelope has %d bytes, more than %d", size, in.opts.MaxEvent)
-	}
+	var address events.Address
+	var err error
+	batch.Buf, address, err = in.wrap(batch.Buf, msg.Subject(), msg.Headers(), msg.Data(), meta.Timestamp, stream, place)
 	if err != nil {
-		batch.Buf = batch.Buf[:start]
-		return in.quarantine(ctx, msg, own, err)
-	}
-	key := publication.EntityKey()
-	address := events.Address{
-		Partition: events.Partition(key, in.opts.Partitions), Source: publication.Source,
-		Schema: publication.Entity, Table: publication.Type, Op: events.OpMessage,
+		return in.quarantine(ctx, msg, ownID(stream, place), err)
 	}
 	batch.Items = append(batch.Items, Item{
 		Subject: address.Subject(), Data: batch.Buf[start:len(batch.Buf):len(batch.Buf)],
 		At: events.Sequence{Commit: place, Index: 1}, Through: events.LSN(place + 1),
 	})
 	return nil
+}
+
+// ownID is the id of a message that has none.
+func ownID(stream string, place uint64) string { return fmt.Sprintf("inbox-%s-%d", stream, place) }
+
+// wrap appends a message's event to dst, the same whenever it is read. It errs where the message can't be an event, and
+// gives dst as it was.
+func (in *Inbox) wrap(dst []byte, subject string, header nats.Header, body []byte, at time.Time, stream string, place uint64) ([]byte, events.Address, error) {
+	id := header.Get(jetstream.MsgIDHeader)
+	if id == "" {
+		id = ownID(stream, place)
+	}
+	start := len(dst)
+	publication, err := events.ParsePublication(subject)
+	if err == nil && slices.Contains(in.opts.Reserved, publication.Source) {
+		err = fmt.Errorf("subject %q: %s is the name of a database's source", subject, publication.Source)
+	}
+	if err == nil {
+		dst, err = events.AppendPublished(dst, events.Published{
+			Publication: publication, Header: header, Body: body, ID: id, Sequence: place, Time: at,
+		})
+	}
+	if size := len(dst) - start; err == nil && size > in.opts.MaxEvent {
+		err = fmt.Errorf("its envelope has %d bytes, more than %d", size, in.opts.MaxEvent)
+	}
+	if err != nil {
+		return dst[:start], events.Address{}, err
+	}
+	return dst, events.Address{
+		Partition: events.Partition(publication.EntityKey(), in.opts.Partitions), Source: publication.Source,
+		Schema: publication.Entity, Table: publication.Type, Op: events.OpMessage,
+	}, nil
 }
 
 // quarantine keeps what can't be an event, with the reason. It is written before the position moves on, under an id

@@ -19,6 +19,7 @@ const (
 	MaxBatchBytes = 4 << 20
 
 	maxAtomic   = 1000 // the server's bound for one atomic batch
+	nuidLen     = 22   // of the end of a leader's name
 	fewerSingly = 16   // below, messages one by one are stored sooner than a batch
 )
 
@@ -215,9 +216,22 @@ func (f *fence) tryGroup(ctx context.Context, g *group) error {
 	if len(g.items) == 0 {
 		return f.storePosition(ctx, g)
 	}
-	if len(g.marks) > 0 || len(g.items) >= fewerSingly {
+	switch {
+	case len(g.marks) == 0 && len(g.items) < fewerSingly:
+		return f.storeSingly(ctx, g)
+	case len(g.marks) == 0 && f.pipeline:
+		err := f.storePipelined(ctx, g)
+		if errors.Is(err, errAgain) {
+			f.pipeline = false // the stream has more replicas than it had, or other settings
+		}
+		return err
+	default:
 		return f.storeAtomic(ctx, g)
 	}
+}
+
+// storeSingly stores items one by one.
+func (f *fence) storeSingly(ctx context.Context, g *group) error {
 	for len(g.items) > 0 {
 		if err := f.checkEnd(ctx); err != nil {
 			return err
@@ -277,7 +291,7 @@ func (f *fence) storeAtomic(ctx context.Context, g *group) error {
 	}
 	f.batches++
 	f.resetHeader()
-	f.header[headerBatchID] = []string{f.leader[len(f.leader)-22:] + "." + strconv.FormatUint(f.batches, 36)}
+	f.header[headerBatchID] = []string{f.leader[len(f.leader)-nuidLen:] + "." + strconv.FormatUint(f.batches, 36)}
 	f.header[headerContentType] = contentType
 	first := f.replySubject() // two consecutive subjects: the refusal of a batch may come at its first message
 	commit := f.replySubject()

@@ -48,6 +48,7 @@ type Position struct {
 	XID         uint32          `json:"xid"`
 	EndLSN      events.LSN      `json:"end_lsn"`          // every commit that begins before it is stored
 	Cursor      json.RawMessage `json:"cursor,omitempty"` // a snapshot's, known to the source alone
+	Behind      uint64          `json:"behind,omitempty"` // INBOX's: what lies behind this sequence of EVENTS is not counted in here; 0 is the position's own
 	Leader      string          `json:"leader"`
 	Time        time.Time       `json:"time"`
 }
@@ -58,6 +59,13 @@ type State struct {
 	Last     events.Sequence // of the last event in EVENTS; zero where there is none
 	Through  events.LSN      // every commit that begins before it is stored, by the last event and the position
 	Mirrored Position        // what the source's mirror knows; zero where there is none
+	Torn     []Torn          // events of INBOX that are in EVENTS, and that no position tells of; ascending
+}
+
+// Torn is what a power cut left of a batch: an event that is stored, though the mark at the end of its batch is not.
+type Torn struct {
+	At   events.Sequence
+	Data []byte
 }
 
 // Stored tells whether the event at s is stored already.

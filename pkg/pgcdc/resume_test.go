@@ -225,3 +225,20 @@ func TestATransactionIsReadAgainFromItsCommitOn(t *testing.T) {
 		})
 	}
 }
+
+// PGBIN=fetch:17.5.0 runs it on a server that has the option.
+func TestTheSlotFollowsAFailoverWhereTheServerHasTheOption(t *testing.T) {
+	db := newDatabase(t, pgtest.Database(t))
+	db.exec(`CREATE TABLE a (id int PRIMARY KEY)`)
+	source := db.source()
+	newStore(t).startConfirming(source, 0, nothing).streaming()
+	var version int
+	var failover *bool
+	const question = `SELECT current_setting('server_version_num')::int, (to_jsonb(s)->>'failover')::bool FROM pg_replication_slots s WHERE slot_name = $1`
+	if err := db.conn.QueryRow(t.Context(), question, source.opts.Slot).Scan(&version, &failover); err != nil {
+		t.Fatal(err)
+	}
+	if want := version >= failoverVersion; want != (failover != nil && *failover) {
+		t.Errorf("on version %d the slot's failover is %v, want %v", version, failover, want)
+	}
+}
