@@ -50,6 +50,7 @@ var imports = map[string][]string{
 	"pkg/cachekv":        {"pkg/events", "internal/natskv"},
 	"pkg/trace":          {"pkg/events", "internal/natsread"},
 	"pkg/jobs":           {"pkg/events", "pkg/retry", "pkg/actions", "pkg/actions/circuit", "pkg/deadletter", "internal/natskv", "internal/natsread", "pkg/trace"},
+	"pkg/lookup":         {"pkg/actions", "pkg/actions/egress", "pkg/actions/secret", "pkg/cachekv", "pkg/observers", "pkg/retry"},
 	"pkg/deadletter":     {"pkg/events", "pkg/actions", "pkg/retry", "internal/natsread"},
 
 	// The index, and its adapters.

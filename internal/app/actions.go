@@ -14,21 +14,26 @@ import (
 	"github.com/tributary-dev/tributary/pkg/actions/sql"
 	"github.com/tributary-dev/tributary/pkg/actions/webhook"
 	"github.com/tributary-dev/tributary/pkg/cachekv"
+	"github.com/tributary-dev/tributary/pkg/lookup"
 )
 
-// newActions makes the actions of every type, for at most so many at the same time. The caller calls end when none runs.
-func newActions(env *environment, road *road, concurrency int) (registry actions.Registry, end func(), err error) {
+// newEffects makes the actions of every type and the lookups, for at most so many at the same time. The caller calls end when
+// none runs, and keeps the cache meanwhile.
+func newEffects(env *environment, road *road, concurrency int) (*effects, error) {
 	rules, err := loadTLS(env)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	allow := env.config.Actions.AllowPrivate
 	transport := egress.NewTransport(egress.Options{AllowPrivate: allow, Concurrency: concurrency, TLS: rules})
 	secrets := new(secret.Resolver)
 	dialer := egress.NewDialer(allow)
-	databases := sql.New(dialer, secrets, sql.Options{TLS: rules})
-	registry = actions.Registry{
-		actioncache.Type: actioncache.New(cachekv.New(road.js, cachekv.Options{})),
+	databases, readers := sql.New(dialer, secrets, sql.Options{TLS: rules}), sql.NewReader(dialer, secrets, sql.Options{TLS: rules})
+	cache := cachekv.New(road.js, cachekv.Options{})
+	metrics := env.effects()
+	metrics.cache.Add(cache)
+	registry := actions.Registry{
+		actioncache.Type: actioncache.New(cache),
 		email.Type:       email.New(dialer, secrets, email.Options{TLS: rules}),
 		actionlog.Type:   actionlog.New(env.log),
 		actionnats.Type:  actionnats.New(road.js),
@@ -36,9 +41,14 @@ func newActions(env *environment, road *road, concurrency int) (registry actions
 		sql.Type:         databases,
 		webhook.Type:     webhook.New(transport, secrets, webhook.Options{Version: Version}),
 	}
-	return registry, func() {
-		databases.Close()
-		transport.CloseIdleConnections()
+	return &effects{
+		registry: registry, cache: cache,
+		lookups: lookup.New(transport, secrets, readers, lookup.Options{Cache: cache, Version: Version, Metrics: metrics.lookup}),
+		end: func() {
+			databases.Close()
+			readers.Close()
+			transport.CloseIdleConnections()
+		},
 	}, nil
 }
 

@@ -51,7 +51,8 @@ type environment struct {
 	jobs     func() *jobs.Metrics  // of who makes jobs and who runs them, registered by the first
 	traces   func() *trace.Metrics // likewise
 	circuits func() *circuit.Metrics
-	owner    string // names the process in leases and records
+	effects  func() *effectMetrics // of who carries effects out
+	owner    string                // names the process in leases and records
 }
 
 // service is one of the programs: what it is called, what it needs of the configuration, and what it runs.
@@ -134,6 +135,7 @@ func newEnvironment(name string, cfg config.Config, stderr io.Writer) (*environm
 	env.jobs = sync.OnceValue(func() *jobs.Metrics { return jobs.NewMetrics(env.metrics) })
 	env.traces = sync.OnceValue(func() *trace.Metrics { return trace.NewMetrics(env.metrics) })
 	env.circuits = sync.OnceValue(func() *circuit.Metrics { return circuit.NewMetrics(env.metrics) })
+	env.effects = sync.OnceValue(func() *effectMetrics { return newEffectMetrics(env.metrics) })
 	return env.of(name, log), nil
 }
 

@@ -33,18 +33,18 @@ func runJobRunner(ctx context.Context, env *environment) error {
 	defer road.nc.Close()
 	store := jobs.NewStore(road.js, jobs.StoreOptions{Log: env.log, Metrics: env.jobs()})
 	concurrency := env.config.Jobs.Concurrency
-	registry, end, err := newActions(env, road, concurrency)
+	effects, err := newEffects(env, road, concurrency)
 	if err != nil {
 		return err
 	}
-	defer end()
+	defer effects.end()
 	traces, err := newTraces(env, road, trace.JobRunner, env.owner)
 	if err != nil {
 		return err
 	}
-	runner, err := jobs.NewRunner(road.js, store, registry, deadletter.New(road.js), jobs.Options{
+	runner, err := jobs.NewRunner(road.js, store, effects.registry, deadletter.New(road.js), jobs.Options{
 		Concurrency: concurrency, Keep: env.config.Jobs.Keep, Owner: env.owner, ShutdownTimeout: env.config.ShutdownTimeout,
-		Traces: traces,
+		Traces: traces, Resolve: effects.lookups.Resolve,
 	})
 	if err != nil {
 		return err
@@ -52,6 +52,7 @@ func runJobRunner(ctx context.Context, env *environment) error {
 	sweeper := lease.New(natskv.Open(road.js, events.BucketLeases), "sweeper", lease.Options{Owner: env.owner, Log: env.log})
 
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return effects.keepCache(ctx, env) })
 	group.Go(func() error {
 		return recording(ctx, traces, func(ctx context.Context) error {
 			if err := runner.Run(ctx); err != nil {

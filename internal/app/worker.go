@@ -60,11 +60,11 @@ func runWorker(ctx context.Context, env *environment) error {
 		return unlessEnded(ctx, err)
 	}
 	concurrency := env.config.Worker.Concurrency
-	registry, end, err := newActions(env, road, concurrency)
+	effects, err := newEffects(env, road, concurrency)
 	if err != nil {
 		return err
 	}
-	defer end()
+	defer effects.end()
 	id := workerID()
 	traces, err := newTraces(env, road, trace.Worker, id)
 	if err != nil {
@@ -76,7 +76,7 @@ func runWorker(ctx context.Context, env *environment) error {
 	}
 	w, err := worker.New(road.js, worker.Parts{
 		Rules: rules, Dedup: dedup, Jobs: jobs.NewStore(road.js, jobs.StoreOptions{Log: env.log, Metrics: env.jobs()}),
-		DeadLetters: deadletter.New(road.js), Actions: registry, Traces: traces, Circuits: circuits,
+		DeadLetters: deadletter.New(road.js), Actions: effects.registry, Traces: traces, Circuits: circuits, Lookups: effects.lookups,
 	}, worker.Options{
 		ID: id, Partitions: road.applied.Partitions, Concurrency: concurrency,
 		OnError: worker.OnError(env.config.Dedup.OnError), ShutdownTimeout: env.config.ShutdownTimeout,
@@ -90,6 +90,7 @@ func runWorker(ctx context.Context, env *environment) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return follow(ctx) })
 	group.Go(func() error { return circuits.Run(ctx) })
+	group.Go(func() error { return effects.keepCache(ctx, env) })
 	group.Go(func() error {
 		return recording(ctx, traces, func(ctx context.Context) error {
 			if err := w.Run(ctx); err != nil {

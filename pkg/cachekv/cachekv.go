@@ -8,6 +8,7 @@
 package cachekv
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -96,15 +97,26 @@ func (c *Cache) Get(ctx context.Context, key string) ([]byte, error) {
 // Load is Get that calls load where the cache has no value, once for all who ask meanwhile, and keeps what it gives for ttl (0
 // means DefaultTTL). An ErrAbsent of load is remembered too; no other error is.
 func (c *Cache) Load(ctx context.Context, key string, ttl time.Duration, load func(context.Context) ([]byte, error)) ([]byte, error) {
+	return c.LoadFor(ctx, key, TTLs{Value: ttl}, load)
+}
+
+// TTLs say how long what a loader gives is kept.
+type TTLs struct {
+	Value  time.Duration // 0 means DefaultTTL
+	Absent time.Duration // of ErrAbsent; 0 means Options.NegativeTTL
+}
+
+// LoadFor is Load with a TTL of its own for ErrAbsent. Where a value was loaded and could not be kept, it comes with the error.
+func (c *Cache) LoadFor(ctx context.Context, key string, ttl TTLs, load func(context.Context) ([]byte, error)) ([]byte, error) {
 	return c.lookup(ctx, key, "load ", func(ctx context.Context, f *flight) ([]byte, error) {
 		value, revision, err := c.read(ctx, key, f)
 		if !errors.Is(err, ErrMiss) {
 			return value, err
 		}
 		value, err = load(ctx)
-		r := c.record(kindValue, ttl, value)
+		r := c.record(kindValue, ttl.Value, value)
 		if errors.Is(err, ErrAbsent) {
-			r = c.record(kindAbsent, c.o.NegativeTTL, nil)
+			r = c.record(kindAbsent, cmp.Or(ttl.Absent, c.o.NegativeTTL), nil)
 		} else if err != nil {
 			return nil, err
 		}

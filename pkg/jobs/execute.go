@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tributary-dev/tributary/internal/natskv"
+	"github.com/tributary-dev/tributary/pkg/actions"
 	"github.com/tributary-dev/tributary/pkg/deadletter"
 	"github.com/tributary-dev/tributary/pkg/retry"
 )
@@ -213,8 +214,22 @@ func (r *Runner) unreadable(ctx context.Context, h *held, err error) {
 // execute runs the attempt that the record says is running here, and writes how it ended.
 func (r *Runner) execute(p phases, h *held, record *Record, revision uint64) {
 	r.metrics.running.Inc()
+	defer r.metrics.running.Dec()
+	if record.Request.Type == actions.Pending {
+		var ended bool
+		if record, revision, ended = r.resolve(p, h, record, revision); ended {
+			return
+		}
+	}
 	outcome, failure := r.do.Do(p.working, record.Effect, record.Request)
-	r.metrics.running.Dec()
+	r.conclude(p, h, record, revision, outcome, failure)
+}
+
+// conclude writes how the attempt that ran here ended, and ends its ticket.
+func (r *Runner) conclude(p phases, h *held, record *Record, revision uint64, outcome actions.Outcome, failure error) {
+	if errors.Is(failure, actions.ErrNotDue) {
+		failure = nil // there is nothing to do, and that is done
+	}
 	now := time.Now().UTC()
 	if failure != nil && p.working.Err() != nil {
 		r.release(p.settling, h, record, revision, now)

@@ -217,11 +217,14 @@ func (r *Record) end(outcome actions.Outcome, err error, now time.Time, random f
 	}
 	r.keep(attempt)
 	r.Executions++
+	var unrendered *actions.RenderError
 	switch {
 	case err == nil:
 		r.rest(Done, now, now)
 	case r.Cancel:
 		r.rest(Cancelled, now, now)
+	case errors.As(err, &unrendered):
+		r.condemn(reasonOf(unrendered), attempt.Error, now)
 	case retry.IsPermanent(err):
 		r.condemn(deadletter.Permanent, attempt.Error, now)
 	case r.Policy.Exhausted(r.Executions):

@@ -37,6 +37,7 @@ type Options struct {
 	ShutdownTimeout time.Duration  // that Run takes at most to end; what is running then is released before; 10 s
 	Random          func() float64 // for jitter, in [0, 1); math/rand
 	Traces          tracer         // nil where nothing is recorded
+	Resolve         Resolve        // of jobs whose request is pending; without it they fail
 
 	crowded time.Duration // the least pause of a ticket whose endpoint has no place free, and that can't wait here
 }

@@ -33,6 +33,8 @@ type Action struct {
 	Circuit string // shared with all actions that name it; its endpoint's where it is empty
 
 	template template
+	observer *Observer // where it has lookups
+	pending  []byte    // the body of the pending request; nil where there are no lookups
 }
 
 // template renders the request of one type of action, but for its type and timeout.
@@ -43,8 +45,12 @@ type template interface {
 
 // Render makes the request of the action for one event: the same bytes for the same event. It errors where an
 // expression fails for this event, or a value can't stand where it would; no attempt can mend that. The request shares
-// memory with the action and the view: it is to be read, not changed.
+// memory with the action and the view: it is to be read, not changed. Where the observer has lookups, and the view does not
+// hold their answers, it is a pending one.
 func (a *Action) Render(v *View) (actions.Request, error) {
+	if a.observer != nil && !v.answered {
+		return a.pendingRequest(), nil
+	}
 	request, err := a.template.render(v)
 	if err != nil {
 		return actions.Request{}, err

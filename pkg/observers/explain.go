@@ -24,6 +24,7 @@ type Finding struct {
 	Matches  bool
 	Failed   Step  // where it does not match: at which step
 	Err      error // where its condition failed rather than being false
+	Lookups  bool  // its condition needs what lookups answer, and was not asked
 }
 
 // Explain asks every observer about an event, sorted by name. Match gives the same answer where it finds something, and
@@ -33,7 +34,8 @@ func (s *Set) Explain(v *View) []Finding {
 	for _, o := range s.observers {
 		f := Finding{Observer: o}
 		f.Failed = o.mismatch(v.address)
-		if f.Failed == "" && o.when != nil {
+		f.Lookups = f.Failed == "" && o.later()
+		if f.Failed == "" && o.when != nil && !f.Lookups {
 			ok, err := o.when.Eval(v.input)
 			if err != nil {
 				err = fmt.Errorf("evaluate when of %s: %w", o.Name, err)
@@ -80,6 +82,11 @@ type asking interface{ AsksForChange() bool }
 func (o *Observer) AsksForChange() bool {
 	if o.when != nil && o.when.AsksForChange() {
 		return true
+	}
+	for _, step := range o.lookups {
+		if slices.ContainsFunc(step.expressions(), asking.AsksForChange) {
+			return true
+		}
 	}
 	return slices.ContainsFunc(o.Actions, func(a *Action) bool {
 		return slices.ContainsFunc(a.template.expressions(), asking.AsksForChange)

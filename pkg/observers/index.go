@@ -83,7 +83,7 @@ func (x *index) find(a events.Address) []int {
 }
 
 // Match gives the observers that an event concerns, sorted by name: those whose match fits and whose condition holds,
-// and with an error those whose condition failed.
+// and with an error those whose condition failed. A condition that reads lookups is judged when they are answered.
 func (s *Set) Match(v *View) []Match { return s.Judge(v).Matches }
 
 func isPattern(text string) bool { return strings.Contains(text, "*") }

@@ -22,7 +22,7 @@ func (s *Set) Judge(v *View) Judgement {
 	j.Matches = make([]Match, 0, len(found))
 	for _, i := range found {
 		o := s.observers[i]
-		if o.when == nil {
+		if o.when == nil || o.later() {
 			j.Matches = append(j.Matches, Match{Observer: o})
 			continue
 		}

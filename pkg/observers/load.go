@@ -127,7 +127,7 @@ func (l *loader) file(taken map[string]string) []*Observer {
 }
 
 func (l *loader) observer(n ast.Node) *Observer {
-	fields := l.mapping(n, "", "an observer", "name", "match", "when", "order", "when_dead", "retry", "on_failure", "actions")
+	fields := l.mapping(n, "", "an observer", "name", "match", "lookup", "when", "order", "when_dead", "retry", "on_failure", "actions")
 	o := &Observer{
 		Name:      l.name(fields["name"], n, "an observer"),
 		Order:     l.order(fields["order"]),
@@ -142,6 +142,9 @@ func (l *loader) observer(n ast.Node) *Observer {
 	o.at = fmt.Sprintf("%s:%d:%d", l.src.name, line, column)
 	o.spec = observerSpec{Name: o.Name, Order: o.Order, WhenDead: o.WhenDead, Retry: o.Retry, OnFailure: o.OnFailure}
 	o.match, o.spec.Match = l.match(fields["match"])
+	shared := l.env
+	defer func() { l.env = shared }()
+	o.lookups, o.spec.Lookup = l.lookups(fields["lookup"])
 	if f := fields["when"]; f.given() {
 		when := l.expression(f)
 		var err error
@@ -150,6 +153,9 @@ func (l *loader) observer(n ast.Node) *Observer {
 		o.spec.When = when.value
 	}
 	l.actions(o, fields["actions"], n)
+	if err := o.setPending(); err != nil {
+		l.fail(l.start(n), "", "%v", err)
+	}
 	return o
 }
 

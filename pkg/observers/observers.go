@@ -56,10 +56,11 @@ type Observer struct {
 	OnFailure OnFailure
 	Actions   []*Action // in the order of the file
 
-	match matchRule
-	when  *expr.Condition // nil where there is none
-	spec  observerSpec
-	at    string // file:line:col of its name
+	match   matchRule
+	lookups []*lookup       // before its actions
+	when    *expr.Condition // nil where there is none
+	spec    observerSpec
+	at      string // file:line:col of its name
 }
 
 // Set is one generation of observers.
@@ -103,6 +104,7 @@ func (s *Set) Observers() []*Observer { return slices.Clone(s.observers) }
 type observerSpec struct {
 	Name      string       `json:"name"`
 	Match     matchSpec    `json:"match"`
+	Lookup    []lookupSpec `json:"lookup,omitempty"`
 	When      string       `json:"when,omitempty"`
 	Order     Order        `json:"order"`
 	WhenDead  WhenDead     `json:"when_dead,omitempty"`

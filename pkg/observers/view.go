@@ -11,6 +11,8 @@ type View struct {
 	address events.Address
 	raw     []byte
 	input   *expr.Input
+
+	answered bool // the lookups of an observer are in the input
 }
 
 // NewView makes the view of an event: raw is the envelope as it lies in EVENTS, e what events.Parse made of it. Both

@@ -122,16 +122,20 @@ func (w *Worker) carryOut(x *effect, claim dedupkv.Claim) (dedupkv.Result, error
 		return w.hand(x, nil, time.Time{})
 	}
 	attempt := deadletter.Attempt{Number: 1, Started: time.Now().UTC()}
-	outcome, err := w.actions.Do(w.acting, x.name(), d.request)
+	outcome, err := w.attempt(x, claim)
 	attempt.Ended = time.Now().UTC()
 	w.metrics.seconds.Observe(attempt.Ended.Sub(attempt.Started).Seconds())
 	attempt.Status = outcome.Status
-	if err == nil {
+	switch {
+	case err == nil:
 		x.traceAttempt(attempt)
 		x.pass.Done(nil)
 		return dedupkv.Done, nil
-	}
-	if w.acting.Err() != nil {
+	case errors.Is(err, actions.ErrNotDue):
+		return dedupkv.Skipped, nil
+	case errors.Is(err, errShut): // what was sealed is not asked for again: a job waits for the circuit
+		return w.hand(x, nil, time.Time{})
+	case w.acting.Err() != nil:
 		return "", errStopped
 	}
 	x.pass.Done(err)
@@ -141,7 +145,10 @@ func (w *Worker) carryOut(x *effect, claim dedupkv.Claim) (dedupkv.Result, error
 	attempt.Error = err.Error()
 	x.traceAttempt(attempt)
 	attempts := []deadletter.Attempt{attempt}
+	var unrendered *actions.RenderError
 	switch {
+	case errors.As(err, &unrendered):
+		return w.bury(x, reasonOf(unrendered), err, attempts)
 	case retry.IsPermanent(err):
 		return w.bury(x, deadletter.Permanent, err, attempts)
 	case d.policy.Exhausted(len(attempts)):

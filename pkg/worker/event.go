@@ -14,6 +14,7 @@ import (
 	"github.com/tributary-dev/tributary/pkg/dedupkv"
 	"github.com/tributary-dev/tributary/pkg/events"
 	"github.com/tributary-dev/tributary/pkg/jobs"
+	"github.com/tributary-dev/tributary/pkg/observers"
 	"github.com/tributary-dev/tributary/pkg/retry"
 )
 
@@ -28,6 +29,7 @@ type effect struct {
 	circuit  string
 	state    effectState // guarded by the partition's lock
 	tries    int         // how often the claim was put off
+	sealed   bool        // its request is
 
 	drain   *drain // that brought it; nil where its event was delivered
 	drained bool   // it is settled; guarded by the partition's lock
@@ -53,6 +55,7 @@ type due struct {
 	policy           retry.Policy
 	onFailure        jobs.OnFailure
 	request          actions.Request
+	pending          observers.Pending // where request is pending
 	reason           deadletter.Reason // where err is not nil
 	err              error             // why there is no request
 }

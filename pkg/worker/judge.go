@@ -3,6 +3,7 @@ package worker
 import (
 	"cmp"
 
+	"github.com/tributary-dev/tributary/pkg/actions"
 	"github.com/tributary-dev/tributary/pkg/deadletter"
 	"github.com/tributary-dev/tributary/pkg/events"
 	"github.com/tributary-dev/tributary/pkg/jobs"
@@ -70,6 +71,9 @@ func dueOf(set *observers.Set, e *entry) ([]due, observers.Judgement) {
 			d.lane = laneOf(o, action.Name, e)
 			if d.request, d.err = action.Render(view); d.err != nil {
 				d.reason = deadletter.Render
+			}
+			if d.request.Type == actions.Pending {
+				d.pending = observers.Pending{Action: action, View: view}
 			}
 			list = append(list, d)
 		}

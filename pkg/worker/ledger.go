@@ -164,6 +164,7 @@ func (w *Worker) settled(x *effect, claim dedupkv.Claim, result dedupkv.Result) 
 	outcome := outcomeOf(claim, result)
 	w.metrics.outcome(outcome).Inc()
 	w.traceEffect(x, claim, outcome)
+	w.unseal(x)
 	x.owner.settle(x, result)
 }
 

@@ -22,9 +22,11 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/tributary-dev/tributary/internal/natskv"
 	"github.com/tributary-dev/tributary/pkg/actions/circuit"
 	"github.com/tributary-dev/tributary/pkg/deadletter"
 	"github.com/tributary-dev/tributary/pkg/dedupkv"
+	"github.com/tributary-dev/tributary/pkg/events"
 	"github.com/tributary-dev/tributary/pkg/jobs"
 )
 
@@ -125,6 +127,8 @@ type Worker struct {
 	actions   doer
 	traces    tracer            // nil where nothing is recorded
 	circuits  *circuit.Circuits // nil: every endpoint is called, whatever became of the calls before
+	lookups   lookups           // nil where there are none
+	seals     seals
 	options   Options
 	log       *slog.Logger
 	metrics   *Metrics
@@ -148,7 +152,8 @@ type assigned struct {
 	done  chan struct{} // closed when it is over
 }
 
-// Parts are what a Worker works with. All of them but Traces and Circuits are required, and are shared with others.
+// Parts are what a Worker works with. All of them but Traces, Circuits and Lookups are required, and are shared with others;
+// without Lookups no observer may have any.
 type Parts struct {
 	Rules       rules
 	Dedup       *dedupkv.Store
@@ -157,6 +162,7 @@ type Parts struct {
 	Actions     doer
 	Traces      tracer
 	Circuits    *circuit.Circuits // which endpoints may be called; nil: all
+	Lookups     lookups
 }
 
 type queue interface {
@@ -184,7 +190,8 @@ func New(js jetstream.JetStream, parts Parts, options Options) (*Worker, error) 
 	w := &Worker{
 		js: js, nc: js.Conn(), rules: parts.Rules, dedup: parts.Dedup, jobs: parts.Jobs, dead: parts.DeadLetters,
 		actions: parts.Actions, traces: parts.Traces, options: options, log: options.Log.With("worker", options.ID), metrics: options.Metrics,
-		circuits: parts.Circuits, started: time.Now(), partitions: make(map[int]*assigned),
+		circuits: parts.Circuits, lookups: parts.Lookups, seals: seals{natskv.Open(js, events.BucketDedup), js.Conn().MaxPayload},
+		started: time.Now(), partitions: make(map[int]*assigned),
 	}
 	w.members = newMembers(js, options.ID, w.log, w.clock, w.Status)
 	w.scheduler = newScheduler(options.Concurrency, w.run)

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -74,6 +75,10 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	if err != nil {
 		return // the sender is gone: as if it never came
 	}
+	if request.Method == http.MethodGet { // a lookup: it has no key, and is no delivery
+		r.answer(w, request)
+		return
+	}
 	status, delay := r.note(request, body)
 	if delay > 0 {
 		select {
@@ -83,6 +88,21 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 		}
 	}
 	w.WriteHeader(status)
+}
+
+// answer answers a lookup: with nothing below /gone, else with a JSON object, unless it is to fail.
+func (r *Receiver) answer(w http.ResponseWriter, request *http.Request) {
+	r.mu.Lock()
+	fails := r.random.Float64() < r.failures
+	r.mu.Unlock()
+	switch {
+	case strings.HasPrefix(request.URL.Path, "/gone"):
+		w.WriteHeader(http.StatusNotFound)
+	case fails:
+		w.WriteHeader(http.StatusServiceUnavailable)
+	default:
+		_, _ = fmt.Fprintf(w, `{"path":%q}`, request.URL.Path) // who asks and has gone needs no answer
+	}
 }
 
 func (r *Receiver) note(request *http.Request, body []byte) (status int, delay time.Duration) {

@@ -29,6 +29,7 @@ var unmoved = map[string]string{
 	"tributary_ingest_mirror_failures_total": "pkg/ingest",  // PostgreSQL away takes the reading away as well
 	"tributary_indexer_retried_total":        "pkg/indexer", // the embedded index is never too busy
 	"tributary_indexer_dropped_months_total": "pkg/indexer", // a month takes a month
+	"tributary_cache_evicted_total":          "pkg/cachekv", // 32 MiB are enough for all that is looked up here
 }
 
 func TestMain(m *testing.M) {
@@ -43,6 +44,13 @@ observers:
     match: {source: shop, entity: public.orders}
     retry: {max_attempts: 20, strategy: fixed, initial: 300ms, max: 1s}
     actions: [{name: tell, type: webhook, url: "${receiver}/orders", timeout: 5s}]
+  - name: asking
+    match: {source: shop, entity: public.orders, ops: [insert]}
+    when: lookup.order != 0 && (after.id < 900 || lookup.gone == null)
+    lookup:
+      - {name: order, type: http, url: "${receiver}/asked", on_error: ignore, ttl: 1s, key: "order"}
+      - {name: gone, type: http, url: "${receiver}/gone"}
+    actions: [{name: forget, type: cache, key: order}]
   - name: gone
     match: {source: shop, entity: public.orders, ops: [insert]}
     when: after.id == 1000

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"strings"
 	"sync"
@@ -31,8 +32,20 @@ func New(dialer *egress.Dialer, secrets *secret.Resolver, o Options) *SQL {
 	return &SQL{&pools{dialer: dialer, secrets: secrets, tls: o.TLS, byReference: make(map[string]*pool)}}
 }
 
+// NewReader makes what only reads: each of its transactions is read-only, and values have the text that events have.
+func NewReader(dialer *egress.Dialer, secrets *secret.Resolver, o Options) *SQL {
+	s := New(dialer, secrets, o)
+	s.pools.settings = map[string]string{
+		"default_transaction_read_only": "on", "timezone": "UTC", "datestyle": "ISO", "intervalstyle": "postgres",
+		"bytea_output": "hex", "extra_float_digits": "1",
+	}
+	return s
+}
+
 // pools are the connections, by reference to a URL.
 type pools struct {
+	settings map[string]string // of the server, for each connection
+
 	dialer  *egress.Dialer
 	secrets *secret.Resolver
 	tls     *egress.TLS
@@ -119,6 +132,7 @@ func (p *pools) open(reference, url string) (*pgxpool.Pool, error) {
 		p.secure(config) // each time: files of certificates may have been replaced
 		return nil
 	}
+	maps.Copy(config.ConnConfig.RuntimeParams, p.settings)
 	// Without a lifetime for its work: the pool's is ended by Close.
 	fresh, err := pgxpool.NewWithConfig(context.Background(), config)
 	if err != nil {

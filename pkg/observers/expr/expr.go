@@ -13,6 +13,7 @@
 package expr
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -41,7 +42,10 @@ type Error struct {
 func (e *Error) Error() string { return e.Message }
 
 // Env compiles expressions. It is safe for concurrent use.
-type Env struct{ cel *cel.Env }
+type Env struct {
+	cel     *cel.Env
+	lookups []string // names of lookups that expressions may read; nil where there are none
+}
 
 // NewEnv makes the environment that all observers share.
 func NewEnv() (*Env, error) {
@@ -64,7 +68,22 @@ func NewEnv() (*Env, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make expression environment: %w", err)
 	}
-	return &Env{env}, nil
+	return &Env{cel: env}, nil
+}
+
+// WithLookups gives an environment whose expressions may read lookup.<name>.
+func (e *Env) WithLookups(names []string) (*Env, error) {
+	if len(names) == 0 {
+		return e, nil
+	}
+	extended := e.cel
+	if e.lookups == nil {
+		var err error
+		if extended, err = e.cel.Extend(cel.Variable(varLookup, cel.MapType(cel.StringType, cel.DynType))); err != nil {
+			return nil, fmt.Errorf("make expression environment: %w", err)
+		}
+	}
+	return &Env{extended, names}, nil
 }
 
 // program is one compiled expression and the type it was found to have.
@@ -75,6 +94,7 @@ type program struct {
 	name   string   // of the type, in CEL's words
 	images []string // which of before, after and key it reads
 	asks   bool     // it calls changed, changed_to or changed_from
+	looks  bool     // it reads lookup
 }
 
 func (e *Env) compile(text string) (*program, error) {
@@ -94,15 +114,35 @@ func (e *Env) compile(text string) (*program, error) {
 		return nil, &Error{Message: err.Error()}
 	}
 	p := &program{cel: compiled, text: text, kind: kind, name: name}
-	celast.PostOrderVisit(ast.NativeRep().Expr(), celast.NewExprVisitor(func(e celast.Expr) {
-		switch e.Kind() {
+	var unknown *Error
+	celast.PostOrderVisit(ast.NativeRep().Expr(), celast.NewExprVisitor(func(x celast.Expr) {
+		switch x.Kind() {
 		case celast.IdentKind:
-			p.reads(e.AsIdent())
+			p.reads(x.AsIdent())
+		case celast.SelectKind:
+			unknown = cmp.Or(unknown, e.unknownLookup(text, ast, x))
 		case celast.CallKind:
-			p.asks = p.asks || asksForChange(e.AsCall().FunctionName())
+			p.asks = p.asks || asksForChange(x.AsCall().FunctionName())
 		}
 	}))
+	if unknown != nil {
+		return nil, unknown
+	}
 	return p, nil
+}
+
+// unknownLookup gives the error of reading a lookup that the observer does not have.
+func (e *Env) unknownLookup(text string, ast *cel.Ast, x celast.Expr) *Error {
+	of := x.AsSelect().Operand()
+	name := x.AsSelect().FieldName()
+	if e.lookups == nil || of.Kind() != celast.IdentKind || of.AsIdent() != varLookup || slices.Contains(e.lookups, name) {
+		return nil
+	}
+	err := &Error{Message: fmt.Sprintf("there is no lookup %q before this", name), Hint: "lookups: " + strings.Join(e.lookups, ", ")}
+	if place, ok := ast.NativeRep().SourceInfo().GetOffsetRange(of.ID()); ok {
+		err.Offset = len(string([]rune(text)[:place.Start]))
+	}
+	return err
 }
 
 func (p *program) reads(name string) {
@@ -111,6 +151,8 @@ func (p *program) reads(name string) {
 		if !slices.Contains(p.images, name) {
 			p.images = append(p.images, name)
 		}
+	case varLookup:
+		p.looks = true
 	}
 }
 
@@ -211,6 +253,9 @@ func (c *Condition) Eval(in *Input) (bool, error) {
 	}
 	return bool(result), nil
 }
+
+// ReadsLookups tells whether the condition needs what lookups answer.
+func (c *Condition) ReadsLookups() bool { return c.program.looks }
 
 // JSON is an expression whose value becomes JSON.
 type JSON struct{ program *program }

@@ -24,5 +24,5 @@ func NewFilterEnv() (*Env, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make expression environment: %w", err)
 	}
-	return &Env{extended}, nil
+	return &Env{cel: extended}, nil
 }

@@ -1,6 +1,7 @@
 package expr
 
 import (
+	"maps"
 	"sync"
 
 	"cel.dev/cel-go/cel"
@@ -22,6 +23,12 @@ type Fields struct {
 // asks for them, and once, however many expressions share it. It is safe for concurrent use, and reads the bytes of
 // its fields, which must stay as they are.
 type Input struct {
+	*decoded
+	lookups map[string]any // by name; nil where none was answered
+}
+
+// decoded is what all inputs of one event share.
+type decoded struct {
 	fields Fields
 
 	dataOnce sync.Once
@@ -33,7 +40,21 @@ type Input struct {
 }
 
 // NewInput makes the input of one event; it decodes nothing yet.
-func NewInput(f Fields) *Input { return &Input{fields: f} }
+func NewInput(f Fields) *Input { return &Input{decoded: &decoded{fields: f}} }
+
+// WithLookup gives the same input with what a lookup answered, JSON, as lookup.<name>. It errors where that is no JSON.
+func (in *Input) WithLookup(name string, answer []byte) (*Input, error) {
+	value, err := decodeJSON(string(answer))
+	if err != nil {
+		return nil, err
+	}
+	lookups := maps.Clone(in.lookups)
+	if lookups == nil {
+		lookups = make(map[string]any, 1)
+	}
+	lookups[name] = value
+	return &Input{in.decoded, lookups}, nil
+}
 
 // The variables.
 const (
@@ -42,6 +63,7 @@ const (
 	varAfter  = "after"
 	varKey    = "key"
 	varOp     = "op"
+	varLookup = "lookup" // where the observer has some
 )
 
 // ResolveName gives a variable to CEL.
@@ -57,6 +79,8 @@ func (in *Input) ResolveName(name string) (any, bool) {
 		return types.String(in.fields.Schema), true
 	case varTable:
 		return types.String(in.fields.Table), true
+	case varLookup:
+		return in.lookups, in.lookups != nil
 	default:
 		return nil, false
 	}
