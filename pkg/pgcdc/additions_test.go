@@ -46,7 +46,9 @@ func follow(t *testing.T, all []stored, table string) map[string]image {
 			clear(rows)
 			continue
 		}
+		var old image
 		if row.Before != nil {
+			old = rows[id(row.Before)]
 			delete(rows, id(row.Before))
 			gone[id(row.Before)] = row.Op == events.OpDelete || row.Key != nil && id(row.Before) != id(row.Key)
 		}
@@ -55,7 +57,9 @@ func follow(t *testing.T, all []stored, table string) map[string]image {
 		}
 		after := columns(t, row.After)
 		for _, name := range row.Unchanged {
-			after[name] = rows[after["id"]][name]
+			if after[name] = rows[after["id"]][name]; old != nil { // its key changed
+				after[name] = old[name]
+			}
 		}
 		if gone[after["id"]] {
 			t.Errorf("%s brings a row again that was gone: %s", e.ID, e.Data)
