@@ -1,6 +1,7 @@
 # What a developer and CI do here. `make` alone prints the targets.
 
 GO      ?= go
+POSTGRES ?= 14.18.0 18.1.0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  = -X github.com/tributary-dev/tributary/internal/app.Version=$(VERSION)
 TOOL     = $(GO) tool -modfile=tools/go.mod
@@ -9,7 +10,7 @@ TOOL     = $(GO) tool -modfile=tools/go.mod
 UNITS = $$($(GO) list ./... | grep -v -E '/test/(e2e|chaos|bench|metrics|compose)$$')
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race e2e chaos bench elasticsearch lint fmt generate fresh verify demo dev clean
+.PHONY: help build test versions race e2e chaos bench elasticsearch lint fmt generate fresh verify demo dev clean
 
 help: ## this text
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -50,6 +51,9 @@ fresh: ## fail if generated files are not as the sources have them
 	@before="$$(git diff | git hash-object --stdin)"; $(MAKE) -s generate; \
 	after="$$(git diff | git hash-object --stdin)"; \
 	if [ "$$before" != "$$after" ]; then echo "generated files were stale; commit what make generate wrote"; exit 1; fi
+
+versions: ## reading PostgreSQL, on other versions of it, which are fetched; POSTGRES="14.18.0 18.1.0" says which
+	@for v in $(POSTGRES); do echo "PostgreSQL $$v"; PGBIN=fetch:$$v $(GO) test -count=1 -timeout 20m ./pkg/pgcdc ./test/conformance || exit 1; done
 
 verify: lint fresh test ## what a commit must pass
 

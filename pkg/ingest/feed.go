@@ -9,7 +9,7 @@ import (
 )
 
 // Feed is the bounded road between the reader of a source and its publisher. The source's side is Batch, Put, Sync,
-// Idle, InTouch and Confirmable; all are safe for concurrent use.
+// Idle, Through, InTouch, Report and Confirmable; all are safe for concurrent use.
 type Feed struct {
 	maxBytes int
 	spare    sync.Pool
@@ -17,7 +17,10 @@ type Feed struct {
 	mu          sync.Mutex
 	waiting     []*Batch
 	bytes       int           // of what was put and is not stored
+	events      int           // of what was put and is not stored
+	through     events.LSN    // every commit that begins before it is stored, by what passed here
 	confirmable events.LSN    // guarded by mu
+	complaint   string        // of the source, about its origin
 	touched     time.Time     // when the source last heard of its origin; guarded by mu
 	taken       time.Time     // when something waiting was last stored, or the first of it was put; guarded by mu
 	changed     chan struct{} // closed and replaced whenever any of the above changes
@@ -48,6 +51,7 @@ func (f *Feed) Put(ctx context.Context, b *Batch) error {
 			f.taken = now
 		}
 		f.bytes += size
+		f.events += b.events()
 		f.waiting = append(f.waiting, b)
 		f.signal()
 		return true
@@ -87,6 +91,8 @@ func (f *Feed) Take(ctx context.Context) ([]*Batch, error) {
 func (f *Feed) Stored(b *Batch) {
 	f.mu.Lock()
 	f.bytes -= b.size()
+	f.events -= b.events()
+	f.through = max(f.through, b.through())
 	f.taken = time.Now()
 	f.signal()
 	f.mu.Unlock()
@@ -96,6 +102,13 @@ func (f *Feed) Stored(b *Batch) {
 	}
 }
 
+// Through is how far what was put and stored goes: every commit that begins before it is stored. It is 0 before the first.
+func (f *Feed) Through() events.LSN {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.through
+}
+
 // Confirm raises what Confirmable gives.
 func (f *Feed) Confirm(through events.LSN) {
 	f.mu.Lock()
@@ -103,11 +116,11 @@ func (f *Feed) Confirm(through events.LSN) {
 	f.confirmable = max(f.confirmable, through)
 }
 
-// Waiting is the bytes that were put and are not stored.
-func (f *Feed) Waiting() int {
+// Waiting is what was put and is not stored.
+func (f *Feed) Waiting() (bytes, events int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.bytes
+	return f.bytes, f.events
 }
 
 // wait calls ready under the lock, now and after each change, until it is true.

@@ -69,7 +69,9 @@ func (h *health) watch(ctx context.Context, feed *Feed, metrics *sourceMetrics) 
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case now := <-tick.C:
-			metrics.waiting.Set(float64(feed.Waiting()))
+			bytes, events := feed.Waiting()
+			metrics.waiting.Set(float64(bytes))
+			metrics.waitingEvents.Set(float64(events))
 			if trouble := feed.trouble(now); trouble != "" {
 				h.set(false, trouble)
 			} else {
@@ -87,6 +89,14 @@ func (f *Feed) InTouch() {
 	f.touched = time.Now()
 }
 
+// Report notes what the source finds wrong with its origin, such as a slot that does not move though it should; nothing is
+// wrong where it is empty.
+func (f *Feed) Report(complaint string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.complaint = complaint
+}
+
 // trouble says in words why the source does not get on, or nothing where it does.
 func (f *Feed) trouble(now time.Time) string {
 	f.mu.Lock()
@@ -98,6 +108,8 @@ func (f *Feed) trouble(now time.Time) string {
 		return "leads, and does not read yet"
 	case f.bytes == 0 && unheard > heardWithin:
 		return fmt.Sprintf("leads, and has heard nothing from its origin for %v", unheard.Round(time.Second))
+	case f.complaint != "":
+		return "leads, and " + f.complaint
 	default:
 		return ""
 	}

@@ -125,5 +125,9 @@ func TestHealthIsBadWhileTheOriginIsSilentOrTheStreamFull(t *testing.T) {
 		expect("the rest is not", "leads, and EVENTS has taken nothing for 11s")
 		feed.Stored(second)
 		expect("all is stored", "")
+		feed.Report("the slot stands still")
+		expect("the source complains", "leads, and the slot stands still")
+		feed.Report("")
+		expect("it does so no more", "")
 	})
 }

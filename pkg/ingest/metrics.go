@@ -11,6 +11,8 @@ type Metrics struct {
 	takeovers      *prometheus.CounterVec
 	seconds        *prometheus.HistogramVec
 	waiting        *prometheus.GaugeVec
+	waitingEvents  *prometheus.GaugeVec
+	inFlight       *prometheus.GaugeVec
 	leading        *prometheus.GaugeVec
 	stored         *prometheus.GaugeVec
 	quarantined    *prometheus.CounterVec
@@ -34,6 +36,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		full:           counter("full_total", "Publishes that were refused because EVENTS is full."),
 		takeovers:      counter("takeovers_total", "Times this process took the lead."),
 		waiting:        gauge("waiting_bytes", "Bytes that were read and are not stored."),
+		waitingEvents:  gauge("waiting_events", "Events that were read and are not stored."),
+		inFlight:       gauge("in_flight_events", "Events that are being stored."),
 		leading:        gauge("leading", "1 while this process leads the source."),
 		stored:         gauge("stored_lsn", "Every commit that begins before it is stored."),
 		mirrorSaves:    counter("mirror_saves_total", "Positions that were saved in PostgreSQL, where ingest.checkpoints is on."),
@@ -45,7 +49,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 15),
 		}, []string{"source"}),
 	}
-	reg.MustRegister(m.published, m.publishedBytes, m.doubts, m.full, m.takeovers, m.seconds, m.waiting, m.leading, m.stored, m.quarantined,
+	reg.MustRegister(m.published, m.publishedBytes, m.doubts, m.full, m.takeovers, m.seconds, m.waiting, m.waitingEvents, m.inFlight, m.leading, m.stored, m.quarantined,
 		m.mirrorSaves, m.mirrorFailures, m.mirrorLate)
 	return m
 }
@@ -54,6 +58,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 type sourceMetrics struct {
 	published, publishedBytes, doubts, full, takeovers, quarantined prometheus.Counter
 	mirrorSaves, mirrorFailures                                     prometheus.Counter
+	waitingEvents, inFlight                                         prometheus.Gauge
 	waiting, leading, stored, mirrorLate                            prometheus.Gauge
 	seconds                                                         prometheus.Observer
 }
@@ -63,8 +68,9 @@ func (m *Metrics) of(source string) *sourceMetrics {
 		published: m.published.WithLabelValues(source), publishedBytes: m.publishedBytes.WithLabelValues(source),
 		doubts: m.doubts.WithLabelValues(source), full: m.full.WithLabelValues(source),
 		takeovers: m.takeovers.WithLabelValues(source), quarantined: m.quarantined.WithLabelValues(source),
-		waiting: m.waiting.WithLabelValues(source), leading: m.leading.WithLabelValues(source),
-		stored: m.stored.WithLabelValues(source), seconds: m.seconds.WithLabelValues(source),
+		waiting: m.waiting.WithLabelValues(source), waitingEvents: m.waitingEvents.WithLabelValues(source), inFlight: m.inFlight.WithLabelValues(source),
+		leading: m.leading.WithLabelValues(source),
+		stored:  m.stored.WithLabelValues(source), seconds: m.seconds.WithLabelValues(source),
 		mirrorSaves: m.mirrorSaves.WithLabelValues(source), mirrorFailures: m.mirrorFailures.WithLabelValues(source),
 		mirrorLate: m.mirrorLate.WithLabelValues(source),
 	}

@@ -134,6 +134,8 @@ func (f *fence) storeGroup(ctx context.Context, g *group) error {
 	if err := f.checkEnd(ctx); err != nil {
 		return err
 	}
+	f.metrics.inFlight.Set(float64(len(g.items)))
+	defer f.metrics.inFlight.Set(0)
 	atOnce := max(len(g.items), 1)
 	for {
 		err := f.tryPart(ctx, g, atOnce)

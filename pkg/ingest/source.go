@@ -87,6 +87,29 @@ type Batch struct {
 	Buf   []byte
 }
 
+// events counts the items that are no marks.
+func (b *Batch) events() (n int) {
+	for i := range b.Items {
+		if b.Items[i].Mark == nil {
+			n++
+		}
+	}
+	return n
+}
+
+// through is how far the batch goes; 0 where it does not say.
+func (b *Batch) through() events.LSN {
+	for i := len(b.Items) - 1; i >= 0; i-- {
+		switch item := &b.Items[i]; {
+		case item.Mark != nil:
+			return item.Mark.EndLSN
+		case item.Through != 0:
+			return item.Through
+		}
+	}
+	return 0
+}
+
 func (b *Batch) size() int {
 	const perItem = 128 // its header, subject and place
 	return len(b.Buf) + perItem*len(b.Items)

@@ -18,6 +18,11 @@ type Metrics struct {
 	received     *prometheus.GaugeVec
 	confirmed    *prometheus.GaugeVec
 	heartbeat    *prometheus.GaugeVec
+	lagBytes     *prometheus.GaugeVec
+	lagSeconds   *prometheus.GaugeVec
+	retained     *prometheus.GaugeVec
+	safe         *prometheus.GaugeVec
+	walStatus    *prometheus.GaugeVec
 }
 
 // NewMetrics makes the collectors, and registers them where registerer is not nil.
@@ -26,8 +31,8 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tributary_ingest_" + name, Help: help}, append(source, labels...))
 	}
-	gauge := func(name, help string) *prometheus.GaugeVec {
-		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tributary_ingest_" + name, Help: help}, source)
+	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tributary_ingest_" + name, Help: help}, append(source, labels...))
 	}
 	m := &Metrics{
 		changes:      counter("changes_total", "Changes that were read and are to be published.", "op"),
@@ -40,9 +45,15 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 		received:     gauge("wal_received_lsn", "How far the write-ahead log was received, in bytes."),
 		confirmed:    gauge("wal_confirmed_lsn", "How far PostgreSQL was told to forget the write-ahead log, in bytes."),
 		heartbeat:    gauge("heartbeat_seconds", "Round trip of the last heartbeat through the write-ahead log."),
+		lagBytes:     gauge("lag_bytes", "How much the database has written and EVENTS does not hold yet, as the leader sees it."),
+		lagSeconds:   gauge("lag_seconds", "How long ago the database had written no more than EVENTS holds now, as the leader sees it; 0 where all is stored."),
+		retained:     gauge("wal_retained_bytes", "How much of the write-ahead log the slot keeps, as the leader sees it."),
+		safe:         gauge("wal_safe_bytes", "How much may be written before the slot is in danger, as the leader sees it; -1 where nothing limits what is kept."),
+		walStatus:    gauge("wal_status", "1 for the slot's wal_status, as the leader sees it.", "status"),
 	}
 	if registerer != nil {
-		registerer.MustRegister(m.changes, m.transactions, m.textValues, m.snapshotRows, m.oversize, m.filtered, m.filterErrors, m.received, m.confirmed, m.heartbeat)
+		registerer.MustRegister(m.changes, m.transactions, m.textValues, m.snapshotRows, m.oversize, m.filtered, m.filterErrors, m.received, m.confirmed, m.heartbeat,
+			m.lagBytes, m.lagSeconds, m.retained, m.safe, m.walStatus)
 	}
 	return m
 }
@@ -54,6 +65,8 @@ type sourceMetrics struct {
 	transactions, textValues, snapshotRows, oversize prometheus.Counter
 	filterErrors                                     prometheus.Counter
 	received, confirmed, heartbeat                   prometheus.Gauge
+	lagBytes, lagSeconds, retained, safe             prometheus.Gauge
+	walStatus                                        map[string]prometheus.Gauge
 }
 
 func (m *Metrics) of(source string) *sourceMetrics {
@@ -71,12 +84,30 @@ func (m *Metrics) of(source string) *sourceMetrics {
 		received:     m.received.WithLabelValues(source),
 		confirmed:    m.confirmed.WithLabelValues(source),
 		heartbeat:    m.heartbeat.WithLabelValues(source),
+		lagBytes:     m.lagBytes.WithLabelValues(source),
+		lagSeconds:   m.lagSeconds.WithLabelValues(source),
+		retained:     m.retained.WithLabelValues(source),
+		safe:         m.safe.WithLabelValues(source),
+		walStatus:    map[string]prometheus.Gauge{},
 	}
 	for _, op := range events.Ops() {
 		s.changes[op] = m.changes.WithLabelValues(source, string(op))
+	}
+	for _, status := range walStatuses {
+		s.walStatus[status] = m.walStatus.WithLabelValues(source, status)
 	}
 	for _, why := range []string{whyTable, whyOp, whyFilter} {
 		s.filtered[why] = m.filtered.WithLabelValues(source, why)
 	}
 	return s
+}
+
+// forgetStanding resets what only the leader sees.
+func (m *sourceMetrics) forgetStanding() {
+	for _, g := range []prometheus.Gauge{m.lagBytes, m.lagSeconds, m.retained, m.safe} {
+		g.Set(0)
+	}
+	for _, g := range m.walStatus {
+		g.Set(0)
+	}
 }

@@ -62,7 +62,7 @@ func TestServerShutsDownWhilePublishingWaits(t *testing.T) {
 	r.streaming()
 	s.mu.Lock() // nothing is stored from here on
 	db.exec(`INSERT INTO orders SELECT n, repeat('x', 1000) FROM generate_series(1, 20000) n`)
-	waitFor(t, "a full feed", func() bool { return r.feed.Waiting() > 700<<10 })
+	waitFor(t, "a full feed", func() bool { bytes, _ := r.feed.Waiting(); return bytes > 700<<10 })
 	stopSoon(t, server.Stop)
 	s.mu.Unlock()
 	if err := r.wait(); err == nil || errors.Is(err, ingest.ErrRefused) {

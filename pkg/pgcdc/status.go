@@ -36,6 +36,7 @@ type status struct {
 	metrics     *sourceMetrics
 
 	received atomic.Uint64
+	told     atomic.Uint64 // the flushed position that was sent last
 	heard    atomic.Int64  // when the server last said something, in Unix nanoseconds
 	asked    chan struct{} // holds a token when the server waits for status
 
@@ -105,6 +106,7 @@ func (s *status) send(now time.Time, reply bool) error {
 	}
 	if confirm > s.confirmed {
 		s.confirmed = confirm
+		s.told.Store(uint64(confirm))
 		s.metrics.confirmed.Set(float64(confirm))
 	}
 	return nil

@@ -53,6 +53,7 @@ func (r *run) stream(ctx context.Context) error {
 	group.Go(func() error { return status.run(ctx) })
 	group.Go(func() error { return beat.loop(ctx) })
 	group.Go(func() error { return added.loop(ctx) })
+	group.Go(func() error { return (&watch{run: r, status: status, beat: beat}).loop(ctx) })
 	group.Go(func() error { return s.read(ctx) })
 	group.Go(func() error { // a read or a write that hangs ends with the rest
 		<-ctx.Done()
