@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -144,11 +146,23 @@ func (x *examination) index(ctx context.Context, d *deployment, status *inspect.
 	switch {
 	case err != nil:
 		x.add("index", "indexer", warns, "start indexer, or look at its log", "%v", err)
+	case info.Identity != "" && info.Identity != status.Index.Index:
+		x.add("index", "identity", fails, "let all indexers have the same index: stop this one, or start it again to fill its index from the beginning of EVENTS",
+			"events are indexed for %s, and who answers has %s", cmp.Or(status.Index.Index, "an index that is not known"), info.Identity)
 	case status.Index.LagSecond > tooLate:
 		x.add("index", "lag", warns, "look at the indexer's log", "%d events are not indexed%s", status.Index.Pending, lagText(*status.Index))
 	default:
-		x.add("index", "indexer", passes, "", "%s %s holds %d documents, %d events to come", info.Backend, info.Version, info.Documents, info.Lag)
+		x.add("index", "indexer", passes, "", "%s holds %d documents, %d events to come", indexName(info), info.Documents, info.Lag)
 	}
+}
+
+// indexName is the product and its version, and which index of it.
+func indexName(info indexer.Info) string {
+	name := strings.TrimSpace(info.Backend + " " + info.Version)
+	if info.Identity != "" {
+		name += " (" + info.Identity + ")"
+	}
+	return name
 }
 
 // streams compares what is there with the settings. It says no where nothing more can be asked.

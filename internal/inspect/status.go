@@ -78,6 +78,7 @@ type Consumer struct {
 	Waiting   int       `json:"waiting,omitempty"`   // pulls that wait for an event
 	LagSecond float64   `json:"lag_seconds"`         // age of the oldest event that is not acknowledged; 0 where there is none
 	Delivered uint64    `json:"delivered,omitempty"` // the last sequence that was delivered
+	Index     string    `json:"index,omitempty"`     // of an indexer's: which index it is for
 }
 
 // JobCounts are jobs by their state.
@@ -191,6 +192,7 @@ func (s *System) readers(ctx context.Context) (Workers, *Consumer, error) {
 			if *index, err = consumerOf(ctx, stream, info); err != nil {
 				return workers, nil, err
 			}
+			index.Index = info.Config.Metadata[indexer.IndexKey]
 			continue
 		}
 		number, ok := worker.PartitionOf(info.Name)

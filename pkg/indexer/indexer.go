@@ -68,9 +68,15 @@ type Options struct {
 	ShutdownTimeout time.Duration // that Run takes at most to end; what is not written then stays unacknowledged; 10 s
 	Retry           retry.Policy  // delays between tries; their number has no bound
 
+	// Identity tells the index from every other one, also from one that was in its place before. Where it changes, all of
+	// EVENTS is indexed again. nil: it never does.
+	Identity func(ctx context.Context) (string, error)
+
 	Ready   func(ok bool, why string) // is told whether the index takes documents
 	Log     *slog.Logger
 	Metrics *Metrics
+
+	identityEvery time.Duration
 }
 
 // Indexer writes the events of EVENTS. All that run share them.
@@ -83,6 +89,10 @@ type Indexer struct {
 	metrics *Metrics
 	held    *held
 	health  *health
+
+	// Of the goroutine that pulls: which index the consumer is for, and when the index was asked last.
+	identity string
+	asked    time.Time
 }
 
 // New gives an Indexer.
@@ -108,6 +118,7 @@ func New(js jetstream.JetStream, index writer, dead graveyard, options Options) 
 	options.AckWait = cmp.Or(options.AckWait, 15*time.Second)
 	options.MaxAckPending = cmp.Or(options.MaxAckPending, 20_000)
 	options.ShutdownTimeout = cmp.Or(options.ShutdownTimeout, 10*time.Second)
+	options.identityEvery = cmp.Or(options.identityEvery, identityEvery)
 	if options.Retry == (retry.Policy{}) {
 		options.Retry = retry.Policy{MaxAttempts: 1, Strategy: retry.Exponential, Initial: 100 * time.Millisecond, Max: 5 * time.Second, Jitter: 0.25}
 	}

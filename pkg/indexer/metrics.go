@@ -18,6 +18,7 @@ type Metrics struct {
 	searches      *prometheus.CounterVec // by outcome
 	searchSeconds prometheus.Histogram
 	dropped       prometheus.Counter
+	restarts      prometheus.Counter
 }
 
 // Outcomes of searches.
@@ -56,6 +57,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		searches:      vector("searches_total", "Questions that were asked, by outcome.", "outcome"),
 		searchSeconds: seconds("search_seconds", "Duration of searches."),
 		dropped:       counter("dropped_months_total", "Months that retention removed."),
+		restarts:      counter("restarts_total", "Times that indexing started over, because the index was another one than before."),
 	}
 	for _, outcome := range []string{searchDone, searchRefused, searchFailed} {
 		m.searches.WithLabelValues(outcome)
@@ -65,7 +67,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 	}
 	if registry != nil {
 		registry.MustRegister(m.indexed, m.duplicates, m.retried, m.dead, m.bulkSeconds, m.heldBytes, m.lag, m.searches,
-			m.searchSeconds, m.dropped)
+			m.searchSeconds, m.dropped, m.restarts)
 	}
 	return m
 }

@@ -31,14 +31,22 @@ const (
 
 // ensureConsumer makes the consumer, or finds it.
 func (x *Indexer) ensureConsumer(ctx context.Context) error {
-	_, err := x.js.CreateOrUpdateConsumer(ctx, events.StreamEvents, jetstream.ConsumerConfig{
+	identity, err := x.own(ctx)
+	if err != nil {
+		return err
+	}
+	config := jetstream.ConsumerConfig{
 		Durable: ConsumerName, Description: "indexers take the events here",
 		FilterSubject: "events.>", DeliverPolicy: jetstream.DeliverAllPolicy, AckPolicy: jetstream.AckExplicitPolicy,
 		AckWait: x.options.AckWait, MaxDeliver: -1, MaxAckPending: x.options.MaxAckPending,
-	})
-	if err != nil {
+	}
+	if identity != "" {
+		config.Metadata = map[string]string{IndexKey: identity}
+	}
+	if _, err := x.js.CreateOrUpdateConsumer(ctx, events.StreamEvents, config); err != nil {
 		return fmt.Errorf("set up consumer %s of %s: %w", ConsumerName, events.StreamEvents, err)
 	}
+	x.identity, x.asked = identity, time.Now()
 	return nil
 }
 
@@ -53,6 +61,7 @@ func (x *Indexer) pull(ctx context.Context, to chan<- *item) {
 		if err == nil {
 			if failing {
 				x.log.Info("events come again")
+				x.health.well(puller)
 			}
 			failing = false
 			err = x.pullFrom(ctx, to)
@@ -64,7 +73,12 @@ func (x *Indexer) pull(ctx context.Context, to chan<- *item) {
 			x.log.Warn("no events come", "err", err)
 		}
 		failing = true
-		wait(ctx, pullPause)
+		pause := pullPause
+		if errors.Is(err, errDisplaced) {
+			pause = displacedPause
+		}
+		x.health.trouble(puller, err)
+		wait(ctx, pause)
 	}
 }
 
@@ -87,6 +101,9 @@ func (x *Indexer) pullFrom(ctx context.Context, to chan<- *item) error {
 			return context.Cause(ctx)
 		}
 		if err := x.pullOnce(ctx, sub, room/growth, to); err != nil {
+			return err
+		}
+		if err := x.same(ctx); err != nil {
 			return err
 		}
 	}
@@ -127,8 +144,11 @@ func (x *Indexer) pullOnce(ctx context.Context, sub *nats.Subscription, most int
 		if done, err := status(msg); err != nil || done {
 			return err
 		}
-		if msg.Header.Get(statusHeader) != "" {
-			continue // a heartbeat
+		if msg.Header.Get(statusHeader) != "" { // a heartbeat
+			if err := x.same(ctx); err != nil {
+				return err
+			}
+			continue
 		}
 		bytes += msg.Size()
 		if it := x.accept(ctx, msg); it != nil {

@@ -93,6 +93,7 @@ type rig struct {
 	js       jetstream.JetStream
 	index    *memory
 	registry *prometheus.Registry
+	metrics  *indexer.Metrics // of all indexers together
 	next     int
 }
 
@@ -142,7 +143,10 @@ func (r *rig) start(options indexer.Options) *running {
 		options.Retry = retry.Policy{MaxAttempts: 1, Strategy: retry.Fixed, Initial: 10 * time.Millisecond, Max: 10 * time.Millisecond}
 	}
 	if options.Metrics == nil {
-		options.Metrics = indexer.NewMetrics(r.registry)
+		if r.metrics == nil {
+			r.metrics = indexer.NewMetrics(r.registry)
+		}
+		options.Metrics = r.metrics
 	}
 	js := r.server.JetStream(r.t)
 	x, err := indexer.New(js, r.index, deadletter.New(js), options)

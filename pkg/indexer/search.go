@@ -70,6 +70,8 @@ type Info struct {
 	Documents int      `json:"documents"`
 	Months    []string `json:"months"` // YYYY.MM, ascending
 	Lag       uint64   `json:"lag"`    // events that are not indexed yet
+
+	Identity string `json:"identity,omitempty"` // tells the index from every other one
 }
 
 // searcher is the index as questions see it. It errors with retry.Permanent where the question can't be answered.

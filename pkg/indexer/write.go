@@ -151,4 +151,7 @@ func (h *health) tell(ok bool, why string) {
 	}
 }
 
-const mostReason = 300
+const (
+	mostReason = 300
+	puller     = -1 // among the writers of troubles: who pulls
+)

@@ -50,7 +50,8 @@ type Index struct {
 	transport *elastictransport.Client
 	http      *http.Transport
 	log       *slog.Logger
-	product   product // found by Prepare
+	product   product     // found by Prepare
+	hasID     atomic.Bool // the cluster has told its id
 
 	installed atomic.Int64 // when the template was seen last, in ns since 1970; 0 where the server was away since then
 }

@@ -165,6 +165,9 @@ func (x *Index) Describe(ctx context.Context) (indexer.Info, error) {
 		return info, fmt.Errorf("count documents: %w", err)
 	}
 	info.Documents = count.Count
+	if info.Identity, err = x.Identity(ctx); err != nil {
+		return info, err
+	}
 	return info, nil
 }
 

@@ -33,6 +33,7 @@ var ErrInUse = errors.New("another process has the folder of the index")
 // Index is the index of a folder. It is safe for concurrent use; Close it.
 type Index struct {
 	dir      string
+	id       string // of what is in the folder
 	lock     *os.File
 	mapping  mapping.IndexMapping
 	analyzer analysis.Analyzer
@@ -59,7 +60,7 @@ func Open(dir string) (*Index, error) {
 		return nil, fmt.Errorf("open the index %s: %w", dir, err)
 	}
 	x := &Index{dir: dir, lock: lock, months: map[string]bleve.Index{}}
-	if err := errors.Join(x.setMapping(), x.openMonths()); err != nil {
+	if err := errors.Join(x.identify(), x.setMapping(), x.openMonths()); err != nil {
 		return nil, fmt.Errorf("open the index %s: %w", dir, errors.Join(err, x.Close()))
 	}
 	return x, nil
@@ -190,7 +191,7 @@ func (x *Index) Describe(ctx context.Context) (indexer.Info, error) {
 	if err != nil {
 		return indexer.Info{}, err
 	}
-	info := indexer.Info{Backend: "embedded", Months: months}
+	info := indexer.Info{Backend: "embedded", Months: months, Identity: "embedded:" + x.id}
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	for month, index := range x.months {
