@@ -183,14 +183,15 @@ func lostServers(t *testing.T, s *harness.System) {
 	s.Exec(`UPDATE orders SET status = 'slow' WHERE id = 1000`)
 	moves(t, s, "jobrunner-1 jobrunner-2", "tributary_jobs_running")
 	s.Kill("jobrunner-1", "jobrunner-2", "indexer-1")
-	// Whoever reads it next reads all of it again.
-	if err := s.JetStream().DeleteConsumer(t.Context(), events.StreamEvents, "indexer"); err != nil {
+	// The index is another one then, and all of EVENTS is read again.
+	if err := os.Remove(filepath.Join(s.Dir, "state", "indexer-1", "index", "v1", "id")); err != nil {
 		t.Fatal(err)
 	}
 	s.Receiver.Delay(0)
 	s.Receiver.Fail(0.2)
 	s.Start("jobrunner-1", "jobrunner-2", "indexer-1")
-	moves(t, s, "jobrunner-1 jobrunner-2", "tributary_jobs_interrupted_total", "jobrunner-1 jobrunner-2", "tributary_jobs_swept_total", "indexer-1", "tributary_indexer_duplicates_total")
+	moves(t, s, "jobrunner-1 jobrunner-2", "tributary_jobs_interrupted_total", "jobrunner-1 jobrunner-2", "tributary_jobs_swept_total", "indexer-1", "tributary_indexer_duplicates_total",
+		"indexer-1", "tributary_indexer_restarts_total")
 
 	load := s.Write(3000, 4, 200, 2)
 	s.WaitForEvents(4500, time.Minute)
