@@ -18,7 +18,8 @@ import (
 //   - a column that a rule held for, and that is in the table no more, ends the reading: it was renamed, or dropped;
 //   - of a table that was dropped since, nobody knows whose partition it was, so the rules of all tables hold for it.
 
-// owned is a table under one of its names: its own, and those of the tables that it is a partition of.
+// owned is a table under all names by which a rule may mean it: its own, those of the tables that it is a partition of or inherits
+// from, and, of a root whose partitions' rows come under its name, those of its partitions.
 type owned struct {
 	names   [][2]string
 	unknown bool // it was dropped, and may have had others
@@ -102,21 +103,54 @@ func refuseKey(table, column string) error {
 		column, table)
 }
 
+const relativesSQL = `
+WITH RECURSIVE above AS (
+       SELECT i.inhparent AS oid FROM pg_catalog.pg_inherits i WHERE i.inhrelid = $1
+        UNION SELECT i.inhparent FROM pg_catalog.pg_inherits i JOIN above ON i.inhrelid = above.oid),
+     all_of AS (SELECT oid FROM above UNION SELECT relid FROM pg_catalog.pg_partition_tree($1::oid::regclass))
+SELECT n.nspname::text, c.relname::text
+  FROM all_of JOIN pg_catalog.pg_class c ON c.oid = all_of.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace`
+
+// mask masks the columns of a relation by what the catalog says of it.
+func (d *describer) mask(ctx context.Context, r *relation, facts tableFacts) error {
+	if d.masking.rules == nil {
+		return nil
+	}
+	table := owned{names: [][2]string{{r.schema, r.table}}, unknown: !facts.found}
+	if facts.found {
+		err := d.query.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+			rows, err := conn.Query(ctx, relativesSQL, r.oid)
+			if err != nil {
+				return err
+			}
+			var schema, name string
+			_, err = pgx.ForEachRow(rows, []any{&schema, &name}, func() error {
+				table.names = append(table.names, [2]string{schema, name})
+				return nil
+			})
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("list the relatives of table %s: %w", r, err)
+		}
+	}
+	if err := d.masking.apply(r, table, facts.columns); err != nil {
+		return err
+	}
+	return d.masking.checkKey(r)
+}
+
 // maskTable masks the columns of a table whose rows are read by a query.
 func (r *run) maskTable(ctx context.Context, rel *relation) error {
 	if r.rules == nil {
 		return nil
 	}
-	d := &describer{query: r.query}
+	d := &describer{query: r.query, masking: r.masking}
 	facts, err := d.facts(ctx, rel.oid)
 	if err != nil {
 		return fmt.Errorf("describe table %s: %w", rel, err)
 	}
-	names := append([][2]string{{rel.schema, rel.table}}, facts.ancestors...)
-	if err := r.masking.apply(rel, owned{names: names, unknown: !facts.found}, facts.columns); err != nil {
-		return err
-	}
-	return r.masking.checkKey(rel)
+	return d.mask(ctx, rel, facts)
 }
 
 const maskedSQL = `

@@ -268,6 +268,26 @@ func TestAColumnThatIsRenamedIsNotPublishedUnmasked(t *testing.T) {
 	)
 }
 
+func TestMasksHoldForRelatives(t *testing.T) {
+	db := newDatabase(t, pgtest.Database(t))
+	db.exec(`CREATE TABLE log (id int PRIMARY KEY, email text, phone text) PARTITION BY RANGE (id); CREATE TABLE log_1 PARTITION OF log FOR VALUES FROM (0) TO (10);
+		CREATE TABLE users (id int PRIMARY KEY, email text); CREATE TABLE members (PRIMARY KEY (id)) INHERITS (users);
+		INSERT INTO log VALUES (1, 'SECRET', 'SECRET'); INSERT INTO members VALUES (1, 'SECRET');
+		CREATE PUBLICATION given FOR TABLE log, ONLY users, ONLY members WITH (publish_via_partition_root = true)`)
+	s := newStore(t)
+	r := s.start(db.source(withSnapshot, func(o *Options) {
+		o.Publication, o.Masks = "given", map[string]string{"log_1.email": "sha256", "log.phone": "redact", "users.email": "sha256"}
+	}), 0)
+	r.streaming()
+	db.exec(`INSERT INTO log VALUES (2, 'SECRET', 'SECRET'); INSERT INTO members VALUES (2, 'SECRET')`)
+	checkData(t, r.events(4),
+		`op "snapshot" schema "public" table "log" key {"id":1} after {"id":1,"email":"`+hashed("SECRET")+`","phone":"[redacted]"}`,
+		`op "snapshot" schema "public" table "members" key {"id":1} after {"id":1,"email":"`+hashed("SECRET")+`"}`,
+		`op "insert" schema "public" table "log" key {"id":2} after {"id":2,"email":"`+hashed("SECRET")+`","phone":"[redacted]"} index 1`,
+		`op "insert" schema "public" table "members" key {"id":2} after {"id":2,"email":"`+hashed("SECRET")+`"} index 2 last`,
+	)
+}
+
 func TestMasksHoldForTablesThatChange(t *testing.T) {
 	db := newDatabase(t, pgtest.Database(t))
 	db.exec(`CREATE SCHEMA moved; CREATE TABLE users (id int, email text, PRIMARY KEY (id)) PARTITION BY RANGE (id);

@@ -191,10 +191,7 @@ func (d *describer) describe(ctx context.Context, w *wireRelation, again bool) (
 	if r.published = d.patterns.matchAny(names); !r.published {
 		return r, nil
 	}
-	if err := d.masking.apply(r, owned{names: names, unknown: !facts.found}, facts.columns); err != nil {
-		return nil, err
-	}
-	return r, d.masking.checkKey(r)
+	return r, d.mask(ctx, r, facts)
 }
 
 // primaryKeySQL gives the names of the primary key's columns of the table in c, in the key's definition order.
