@@ -42,9 +42,13 @@ func runJobRunner(ctx context.Context, env *environment) error {
 	if err != nil {
 		return err
 	}
+	circuits, err := newCircuits(env, road)
+	if err != nil {
+		return err
+	}
 	runner, err := jobs.NewRunner(road.js, store, effects.registry, deadletter.New(road.js), jobs.Options{
 		Concurrency: concurrency, Keep: env.config.Jobs.Keep, Owner: env.owner, ShutdownTimeout: env.config.ShutdownTimeout,
-		Traces: traces, Resolve: effects.lookups.Resolve,
+		Traces: traces, Circuits: circuits, ParkMaxAge: env.config.Circuits.ParkMaxAge, Resolve: effects.lookups.Resolve,
 	})
 	if err != nil {
 		return err
@@ -53,6 +57,7 @@ func runJobRunner(ctx context.Context, env *environment) error {
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return effects.keepCache(ctx, env) })
+	group.Go(func() error { return circuits.Run(ctx) })
 	group.Go(func() error {
 		return recording(ctx, traces, func(ctx context.Context) error {
 			if err := runner.Run(ctx); err != nil {
@@ -63,7 +68,7 @@ func runJobRunner(ctx context.Context, env *environment) error {
 	})
 	group.Go(func() error {
 		return holding(ctx, env.log, sweeper, func(ctx context.Context) error {
-			return jobs.RunSweeper(ctx, store, jobs.SweepOptions{})
+			return jobs.RunSweeper(ctx, store, jobs.SweepOptions{Circuits: circuits, ParkMaxAge: env.config.Circuits.ParkMaxAge})
 		})
 	})
 	env.watchNATS(ctx, group, road, "jobs run")

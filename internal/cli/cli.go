@@ -31,6 +31,7 @@ type Commands struct {
 	Observers  observersCommand  `cmd:"" help:"Validate observers, list them, test them with an event."`
 	Snapshot   snapshotCommand   `cmd:"" help:"Set a source up anew, with all its rows."`
 	Checkpoint checkpointCommand `cmd:"" help:"Show where sources are, who changed that, and set it."`
+	Circuits   circuitsCommand   `cmd:"" help:"List circuits, open and reset them."`
 	Search     searchCommand     `cmd:"" help:"Search events in the index."`
 	Doctor     doctorCommand     `cmd:"" help:"Check everything that can be checked, with remedies."`
 	Completion completionCommand `cmd:"" help:"Print the completion script of a shell."`

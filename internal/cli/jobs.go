@@ -93,13 +93,21 @@ func (c *jobsListCommand) Run(in *Invocation) error {
 		var rows [][]string
 		for _, view := range views {
 			r := view.Record
-			rows = append(rows, []string{short(r.ID), string(r.State), fmt.Sprintf("%d/%d", r.Executions, r.Policy.MaxAttempts),
+			rows = append(rows, []string{short(r.ID), stateName(r), fmt.Sprintf("%d/%d", r.Executions, r.Policy.MaxAttempts),
 				stamp(r.Due), p.age(r.Due), r.Effect.Observer + "/" + r.Effect.Action, remark(r, view.Behind)})
 		}
 		p.table([]column{{title: "JOB"}, {title: "STATE"}, {title: "TRIES", right: true}, {title: "DUE"}, {title: "AGE", right: true},
 			{title: "ACTION", cut: true}, {title: "LAST ERROR", cut: true, tail: true}}, rows)
 		return p.err
 	})
+}
+
+// stateName is a job's state, or that it waits for a circuit.
+func stateName(r *jobs.Record) string {
+	if r.Deferred != "" {
+		return "deferred"
+	}
+	return string(r.State)
 }
 
 func lastError(r *jobs.Record) string {

@@ -29,7 +29,7 @@ anything of the source was stored (0 where all is).
 
 With -o json: {time, nats, sources[], streams[], workers{members[], partitions[],
 pending, in_flight}, jobs{states{}, oldest_due, tickets{}}, dead_letters{total,
-reasons{}, oldest}, index{}}; sizes in bytes, lags in seconds, LSNs as text. With
+reasons{}, oldest}, circuits[], index{}}; sizes in bytes, lags in seconds, LSNs as text. With
 --watch one such object a line.
 
 Examples:
@@ -120,6 +120,7 @@ func (c *statusCommand) print(p *printer, s *inspect.Status) error {
 	printSources(p, s.Sources)
 	printStreams(p, s.Streams)
 	c.printWorkers(p, s.Workers)
+	printOpenCircuits(p, s.Circuits)
 	printJobs(p, s.Jobs)
 	printDeadLetters(p, s.DeadLetters)
 	if s.Index != nil {

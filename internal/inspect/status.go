@@ -26,6 +26,7 @@ type Status struct {
 	Workers     Workers     `json:"workers"`
 	Jobs        JobCounts   `json:"jobs"`
 	DeadLetters DeadLetters `json:"dead_letters"`
+	Circuits    []Circuit   `json:"circuits"`        // that are not closed, lately were not, or that effects wait for
 	Index       *Consumer   `json:"index,omitempty"` // absent where no indexer has ever run
 }
 
@@ -125,6 +126,10 @@ func (s *System) Status(ctx context.Context) (*Status, error) {
 	})
 	group.Go(func() (err error) {
 		status.DeadLetters, err = s.DeadLetters(ctx)
+		return err
+	})
+	group.Go(func() (err error) {
+		status.Circuits, err = s.Circuits(ctx)
 		return err
 	})
 	if err := group.Wait(); err != nil {

@@ -23,6 +23,8 @@ func (r *Runner) process(p phases, h *held) {
 			return
 		}
 		ended := r.handle(p, h)
+		h.pass.Return()
+		h.pass = nil
 		<-r.slots
 		if h.placed {
 			h.placed = false
@@ -61,7 +63,7 @@ func (r *Runner) queue(ctx context.Context, h *held) bool {
 // place takes a place of the record's endpoint, if there is one.
 func (r *Runner) place(h *held, record *Record) bool {
 	if !h.placed {
-		h.endpoint = record.Request.Endpoint
+		h.endpoint = shareOf(&record.Request)
 		h.placed = r.shares.try(h.endpoint)
 	}
 	return h.placed
@@ -118,8 +120,8 @@ func (r *Runner) handle(p phases, h *held) (ended bool) {
 	case carryOut:
 		return r.carryOut(p.settling, h, record, revision)
 	case begin, takeOver:
-		if !r.place(h, record) {
-			return r.yield(p.settling, h, record)
+		if ended, waits := r.defers(p, h, record, revision, now); waits {
+			return ended
 		}
 		return r.claim(p, h, record, revision, meaning, now)
 	case exhaust:
@@ -235,6 +237,7 @@ func (r *Runner) conclude(p phases, h *held, record *Record, revision uint64, ou
 		r.release(p.settling, h, record, revision, now)
 		return
 	}
+	h.pass.Done(failure)
 	r.metrics.seconds.Observe(now.Sub(record.Started).Seconds())
 	record, revision, err := r.write(p.settling, record, revision, func(record *Record) {
 		record.end(outcome, failure, now, r.options.Random)

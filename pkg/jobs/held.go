@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tributary-dev/tributary/pkg/actions/circuit"
 )
 
 // held is a ticket between its delivery and its end here.
@@ -15,6 +17,7 @@ type held struct {
 	postpone bool          // it can't wait here, a schedule takes it
 	endpoint string        // that its job needs; known when the record was read and there was no place
 	placed   bool          // it holds a place of endpoint
+	pass     *circuit.Pass // to call it; nil where there is none to give back
 	msg      jetstream.Msg // the latest delivery; guarded by the runner's mu
 }
 

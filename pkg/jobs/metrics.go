@@ -17,6 +17,8 @@ type Metrics struct {
 	running     prometheus.Gauge
 	waiting     prometheus.Gauge
 	swept       prometheus.Counter
+	deferred    prometheus.Counter
+	waitingFor  prometheus.Gauge
 	unparked    prometheus.Counter
 	parked      prometheus.Gauge
 	lanesHeld   prometheus.Gauge
@@ -53,7 +55,9 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		alerts:      counter("alerts_total", "Jobs that died and whose observer asks for an alert."),
 		running:     gauge("running", "Jobs that are being executed here."),
 		waiting:     gauge("waiting", "Tickets that wait here until they are due."),
-		swept:       counter("swept_total", "Tickets that the sweeper wrote for jobs that had lost theirs."),
+		deferred:    counter("deferred_total", "Times that a job was put off because its circuit was open; nothing is charged for that."),
+		waitingFor:  gauge("deferred", "Jobs that wait for circuits, as the sweeper knows; 0 where another process sweeps."),
+		swept:       counter("swept_total", "Tickets that the sweeper wrote, for jobs that had lost theirs or had waited for a circuit."),
 		unparked:    counter("unparked_total", "Jobs whose turn in their lane has come."),
 		parked:      gauge("parked", "Jobs that wait behind another one of their lane; told by the sweeping jobrunner, 0 by the others."),
 		lanesHeld:   gauge("lanes_held", "Lanes that wait until a person retries or removes a dead letter; told by the sweeping jobrunner, 0 by the others."),
@@ -70,7 +74,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 	}
 	if registry != nil {
 		registry.MustRegister(m.enqueued, m.executions, m.interrupted, m.stale, m.dead, m.alerts, m.running, m.waiting,
-			m.swept, m.unparked, m.parked, m.lanesHeld, m.seconds)
+			m.swept, m.deferred, m.waitingFor, m.unparked, m.parked, m.lanesHeld, m.seconds)
 	}
 	return m
 }

@@ -50,9 +50,12 @@ type Record struct {
 	Letter      uint64               `json:"letter,omitempty"`        // the sequence in DEADLETTERS that this round retries
 	Lane        *Lane                `json:"lane,omitempty"`          // that it waits its turn in
 	Grave       uint64               `json:"grave,omitempty"`         // the sequence in DEADLETTERS by which it holds its lane, once it is dead
+	Deferred    string               `json:"deferred,omitempty"`      // the circuit that it waits for, without a ticket
 	Cancel      bool                 `json:"cancel,omitempty"`        // after the attempt that is running there is no other
 	Created     time.Time            `json:"created"`
-	Updated     time.Time            `json:"updated"`
+
+	DeferredSince time.Time `json:"deferred_since,omitzero"` // when it was deferred first, before the attempt that is due
+	Updated       time.Time `json:"updated"`
 }
 
 // Verdict says why a job dies.
@@ -190,10 +193,12 @@ func (r *Record) lostAt(grace time.Duration) time.Time {
 
 func (r *Record) begin(owner string, ticket uint64, now time.Time) {
 	r.State, r.Owner, r.Ticket, r.Started, r.Updated = Running, owner, ticket, now, now
+	r.Deferred, r.DeferredSince = "", time.Time{}
 }
 
 func (r *Record) rest(state State, due, now time.Time) {
 	r.State, r.Due, r.Owner, r.Ticket, r.Started, r.Updated = state, due, "", 0, time.Time{}, now
+	r.Deferred, r.DeferredSince = "", time.Time{}
 }
 
 // interrupt counts the attempt that is running as lost. It may be the last.

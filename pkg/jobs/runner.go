@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tributary-dev/tributary/pkg/actions"
+	"github.com/tributary-dev/tributary/pkg/actions/circuit"
 	"github.com/tributary-dev/tributary/pkg/deadletter"
 	"github.com/tributary-dev/tributary/pkg/events"
 )
@@ -28,16 +29,18 @@ type performer interface {
 
 // Options are what a Runner may be given. A zero value takes the default.
 type Options struct {
-	Concurrency     int            // jobs that are executed at the same time, half of them at one endpoint; 64
-	Keep            time.Duration  // how long the record of a job stays after its end; 24 h
-	Owner           string         // names this runner in records; host, process and a random number
-	Waiting         int            // tickets that wait here for their time; those beyond are scheduled on the server; 1,000
-	MaxAckPending   int            // tickets that all runners together hold; 10,000
-	AckWait         time.Duration  // without a sign of life a ticket goes to another runner; 10 s
-	ShutdownTimeout time.Duration  // that Run takes at most to end; what is running then is released before; 10 s
-	Random          func() float64 // for jitter, in [0, 1); math/rand
-	Traces          tracer         // nil where nothing is recorded
-	Resolve         Resolve        // of jobs whose request is pending; without it they fail
+	Concurrency     int               // jobs that are executed at the same time, half of them at one endpoint; 64
+	Keep            time.Duration     // how long the record of a job stays after its end; 24 h
+	Owner           string            // names this runner in records; host, process and a random number
+	Waiting         int               // tickets that wait here for their time; those beyond are scheduled on the server; 1,000
+	MaxAckPending   int               // tickets that all runners together hold; 10,000
+	AckWait         time.Duration     // without a sign of life a ticket goes to another runner; 10 s
+	ShutdownTimeout time.Duration     // that Run takes at most to end; what is running then is released before; 10 s
+	Random          func() float64    // for jitter, in [0, 1); math/rand
+	Traces          tracer            // nil where nothing is recorded
+	Resolve         Resolve           // of jobs whose request is pending; without it they fail
+	Circuits        *circuit.Circuits // which endpoints may be called; nil: all
+	ParkMaxAge      time.Duration     // after which a job that waits for a circuit dies; 24 h
 
 	crowded time.Duration // the least pause of a ticket whose endpoint has no place free, and that can't wait here
 }
@@ -80,6 +83,7 @@ func NewRunner(js jetstream.JetStream, store *Store, do performer, dead *deadlet
 	options.MaxAckPending = cmp.Or(options.MaxAckPending, 10_000)
 	options.AckWait = cmp.Or(options.AckWait, DefaultAckWait)
 	options.ShutdownTimeout = cmp.Or(options.ShutdownTimeout, 10*time.Second)
+	options.ParkMaxAge = cmp.Or(options.ParkMaxAge, 24*time.Hour)
 	options.crowded = cmp.Or(options.crowded, 5*time.Second)
 	if options.Owner == "" {
 		host, _ := os.Hostname() // a name without it is a name too
@@ -90,7 +94,7 @@ func NewRunner(js jetstream.JetStream, store *Store, do performer, dead *deadlet
 	}
 	return &Runner{
 		js: js, store: store, do: do, dead: dead, options: options, log: store.log, metrics: store.metrics,
-		slots: make(chan struct{}, options.Concurrency), shares: newShares(options.Concurrency), held: make(map[uint64]*held), freed: make(chan struct{}, 1),
+		slots: make(chan struct{}, options.Concurrency), shares: newShares(options.Concurrency, options.Circuits), held: make(map[uint64]*held), freed: make(chan struct{}, 1),
 	}, nil
 }
 

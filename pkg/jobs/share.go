@@ -4,11 +4,14 @@ import (
 	"context"
 	"slices"
 	"sync"
+
+	"github.com/tributary-dev/tributary/pkg/actions/circuit"
 )
 
 // shares keeps any one endpoint from taking all the slots: a hung one delays only what needs it.
 type shares struct {
-	most int
+	most     int
+	circuits *circuit.Circuits // may allow less of an endpoint
 
 	mu  sync.Mutex
 	all map[string]*share // by endpoint, while it is used; guarded by mu, with what it holds
@@ -19,8 +22,8 @@ type share struct {
 	waiting []chan struct{} // first come, first served; closed when the place is given
 }
 
-func newShares(concurrency int) *shares {
-	return &shares{most: max(1, concurrency/2), all: make(map[string]*share)}
+func newShares(concurrency int, circuits *circuit.Circuits) *shares {
+	return &shares{most: max(1, concurrency/2), circuits: circuits, all: make(map[string]*share)}
 }
 
 // try takes a place of the endpoint, if one is free. The empty endpoint is none, and has places without end.
@@ -39,7 +42,7 @@ func (s *shares) tryLocked(endpoint string) *share {
 		e = new(share)
 		s.all[endpoint] = e
 	}
-	if e.used >= s.most {
+	if e.used >= s.circuits.Most(endpoint, s.most) {
 		return nil
 	}
 	e.used++

@@ -48,7 +48,7 @@ func TestAHungEndpointLeavesSlotsToOthers(t *testing.T) {
 }
 
 func TestSharesAreGivenInOrderAndNothingIsKept(t *testing.T) {
-	s := newShares(2)
+	s := newShares(2, nil)
 	if !s.try("a") || s.try("a") || !s.try("b") || !s.try("") || !s.try("") {
 		t.Fatal("places are not counted by endpoint")
 	}

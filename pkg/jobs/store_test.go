@@ -147,7 +147,7 @@ func TestMetricsExistAtZero(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(families) != 13 {
+	if len(families) != 15 {
 		t.Errorf("%d metrics", len(families))
 	}
 	for _, family := range families {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/tributary-dev/tributary/pkg/actions/circuit"
 	"github.com/tributary-dev/tributary/pkg/events"
 )
 
@@ -17,6 +18,9 @@ type SweepOptions struct {
 	Every   time.Duration // between sweeps; 10 s
 	Margin  time.Duration // a job that is overdue by more is taken to have lost its ticket; 15 s
 	AckWait time.Duration // of the runners; 10 s
+
+	Circuits   *circuit.Circuits // that deferred jobs wait for; nil: all are closed
+	ParkMaxAge time.Duration     // after which they die; 24 h
 }
 
 // RunSweeper writes tickets for jobs that have none: those that are overdue though the tickets of their time have been
@@ -32,8 +36,10 @@ func RunSweeper(ctx context.Context, store *Store, options SweepOptions) error {
 	s := &sweeper{
 		store: store, open: make(map[string]*openJob),
 		every: cmp.Or(options.Every, 10*time.Second), margin: cmp.Or(options.Margin, 15*time.Second),
-		grace: graceWaits * cmp.Or(options.AckWait, DefaultAckWait),
+		grace: graceWaits * cmp.Or(options.AckWait, DefaultAckWait), circuits: options.Circuits,
+		parkMaxAge: cmp.Or(options.ParkMaxAge, 24*time.Hour), released: make(map[string]int),
 	}
+	defer store.metrics.waitingFor.Set(0)
 	defer store.metrics.parked.Set(0)
 	defer store.metrics.lanesHeld.Set(0)
 	failing := false
@@ -48,7 +54,11 @@ func RunSweeper(ctx context.Context, store *Store, options SweepOptions) error {
 			store.log.Warn("jobs are not swept", "error", err)
 		}
 		failing = err != nil
-		if sleep(ctx, s.every) != nil {
+		pause := s.every
+		if s.deferred || !s.circuits.AllClosed() {
+			pause = min(pause, deferredEvery)
+		}
+		if sleep(ctx, pause) != nil {
 			return nil
 		}
 	}
@@ -59,7 +69,11 @@ type sweeper struct {
 	every, margin, grace time.Duration
 	open                 map[string]*openJob // by id
 	lanes                openLanes
-	seen                 uint64 // the last sequence of KV jobs that was read
+	circuits             *circuit.Circuits
+	parkMaxAge           time.Duration
+	released             map[string]int // tickets of the last sweep, by circuit
+	deferred             bool           // jobs wait for circuits
+	seen                 uint64         // the last sequence of KV jobs that was read
 }
 
 // openJob is what a sweep needs to know of a job that is not settled.
@@ -70,6 +84,9 @@ type openJob struct {
 	deadline time.Time // of a ticket: when the job is due, or lost
 	tickets  int       // that were written since the record changed
 	notUntil time.Time // no other is written
+
+	deferred      string // the circuit that it waits for
+	deferredSince time.Time
 }
 
 const (
@@ -89,7 +106,13 @@ func (s *sweeper) sweep(ctx context.Context) error {
 	if err := s.sweepLanes(ctx, now); err != nil {
 		return err
 	}
+	if s.deferred, err = s.release(ctx, now); err != nil {
+		return err
+	}
 	for id, job := range s.open {
+		if job.deferred != "" {
+			continue
+		}
 		// A ticket that waits in the queue is not lost, however long the queue is.
 		overdue := job.deadline.Add(s.margin).Before(delivered)
 		if job.state == Running {
@@ -116,7 +139,7 @@ func (s *sweeper) ticket(ctx context.Context, id string, job *openJob, now time.
 		return err
 	}
 	if is := s.describe(record); is.state != job.state || is.attempt != job.attempt || is.round != job.round ||
-		!is.deadline.Equal(job.deadline) {
+		!is.deadline.Equal(job.deadline) || is.deferred != job.deferred {
 		return nil // the next sweep reads the change
 	}
 	if err := s.store.publishTicket(ctx, record, near); err != nil {
@@ -133,6 +156,7 @@ func (s *sweeper) describe(record *Record) openJob {
 	if record.State == Running {
 		job.deadline = record.lostAt(s.grace)
 	}
+	job.deferred, job.deferredSince = record.Deferred, record.DeferredSince
 	return job
 }
 

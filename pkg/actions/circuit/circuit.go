@@ -204,6 +204,21 @@ func (c *Circuits) Shut(name string) bool {
 	return ok && there.state == Open && !there.ripe(c.clock())
 }
 
+// AllClosed tells whether no circuit is known to be open.
+func (c *Circuits) AllClosed() bool {
+	if c == nil {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, there := range c.all {
+		if there.state != Closed {
+			return false
+		}
+	}
+	return true
+}
+
 // Opened tells since when a circuit that is not closed is so; zero where it is closed.
 func (c *Circuits) Opened(name string) time.Time {
 	if c == nil || name == "" {
