@@ -203,6 +203,8 @@ func outcomeText(s inspect.Step) string {
 		return "dead"
 	case trace.Skipped:
 		return "skipped, it was settled before"
+	case trace.DryRun:
+		return "dry run, nothing was sent"
 	default:
 		return string(s.Outcome)
 	}
@@ -224,6 +226,8 @@ func effectText(p *printer, e inspect.Effect) string {
 	case inspect.EffectDead:
 		letter := e.DeadLetters[len(e.DeadLetters)-1]
 		return fmt.Sprintf("dead letter %d, %s, of %s: %s", letter.Sequence, letter.Reason, p.when(letter.Stored), letter.Error)
+	case inspect.EffectDryRun:
+		return "dry run: nothing was sent"
 	case inspect.EffectDropped:
 		return "failed for good, and there is no dead letter any more: it was removed, or on_failure is log"
 	case inspect.EffectUnknown:

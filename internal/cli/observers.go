@@ -20,6 +20,8 @@ type observersCommand struct {
 	List     observersListCommand     `cmd:"" help:"List observers."`
 	Test     observersTestCommand     `cmd:"" help:"Show what observers would do for an event, and do nothing."`
 	Apply    observersApplyCommand    `cmd:"" help:"Put observers in force, for workers that have no file of their own."`
+	Pause    observersPauseCommand    `cmd:"" help:"Let what an observer is to do wait."`
+	Resume   observersResumeCommand   `cmd:"" help:"Let a paused observer go on."`
 }
 
 // rulesFlag is a key of the configuration, as in Globals.
@@ -136,11 +138,23 @@ func (c *observersListCommand) Run(in *Invocation) error {
 		for _, a := range o.Actions {
 			names = append(names, a.Name+" ("+a.Type+")")
 		}
-		rows = append(rows, []string{o.Name, matchText(o), o.When(), strings.Join(names, ", ")})
+		rows = append(rows, []string{o.Name + modeText(o), matchText(o), o.When(), strings.Join(names, ", ")})
 	}
 	p.table([]column{{title: "OBSERVER", cut: true}, {title: "FOR"}, {title: "WHEN", cut: true}, {title: "ACTIONS", cut: true}}, rows)
 	p.line("%s, generation %s", count(len(rows), "observer", "observers"), set.Generation())
 	return p.err
+}
+
+// modeText says where an observer is not live.
+func modeText(o *observers.Observer) string {
+	switch {
+	case o.Paused:
+		return " (paused)"
+	case o.DryRun:
+		return " (dry run)"
+	default:
+		return ""
+	}
 }
 
 func matchText(o *observers.Observer) string {
@@ -170,7 +184,7 @@ type observersTestCommand struct {
 // Help is shown below the flags.
 func (observersTestCommand) Help() string {
 	return `Nothing is sent, stored or changed. With -o json: {generation, subject, id, observers[{observer, matches,
-failed, wants, error, requests[{action, async, request{}, error}]}]}.
+paused, dry_run, failed, wants, error, requests[{action, async, request{}, error}]}]}.
 
 Examples:
   tributary observers test event.json --observers observers.yaml
@@ -189,6 +203,8 @@ type tested struct {
 type testedObserver struct {
 	Observer string          `json:"observer"`
 	Matches  bool            `json:"matches"`
+	Paused   bool            `json:"paused,omitempty"`
+	DryRun   bool            `json:"dry_run,omitempty"`
 	Failed   observers.Step  `json:"failed,omitempty"`
 	Wants    string          `json:"wants,omitempty"` // the condition, where it failed or is false
 	Error    string          `json:"error,omitempty"`
@@ -224,7 +240,7 @@ func test(set *observers.Set, address events.Address, raw []byte, event *events.
 	result := &tested{Generation: set.Generation(), Subject: address.Subject(), ID: event.ID, Observers: []testedObserver{}}
 	view := observers.NewView(address, raw, event)
 	for _, f := range set.Explain(view) {
-		o := testedObserver{Observer: f.Observer.Name, Matches: f.Matches, Failed: f.Failed}
+		o := testedObserver{Observer: f.Observer.Name, Matches: f.Matches, Failed: f.Failed, Paused: f.Observer.Paused, DryRun: f.Observer.DryRun}
 		if f.Err != nil {
 			o.Error = f.Err.Error()
 		}
@@ -274,6 +290,13 @@ func (t *tested) show(p *printer) error {
 			p.paragraph("  ", o.Wants)
 		default:
 			p.line("%s: is for another %s", o.Observer, o.Failed)
+		}
+		switch {
+		case !o.Matches:
+		case o.Paused:
+			p.line("  it is paused: all of this waits until it is resumed")
+		case o.DryRun:
+			p.line("  it runs dry: none of this is sent")
 		}
 		for _, r := range o.Requests {
 			p.line("")

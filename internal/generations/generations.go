@@ -146,6 +146,22 @@ func (s *Store) Apply(ctx context.Context, set *observers.Set, by string) (curre
 	if err != nil && !errors.Is(err, ErrNone) {
 		return before, false, err
 	}
+	return s.apply(ctx, set, by, before, revision)
+}
+
+// Replace is Apply for a set that was made of the one in force: it errs with ErrConflict where another one is by now.
+func (s *Store) Replace(ctx context.Context, of Current, set *observers.Set, by string) (current Current, changed bool, err error) {
+	before, revision, err := s.current(ctx)
+	if err != nil {
+		return before, false, err
+	}
+	if before.Number != of.Number {
+		return before, false, ErrConflict
+	}
+	return s.apply(ctx, set, by, before, revision)
+}
+
+func (s *Store) apply(ctx context.Context, set *observers.Set, by string, before Current, revision uint64) (current Current, changed bool, err error) {
 	if before.Generation == set.Generation() {
 		return before, false, nil
 	}

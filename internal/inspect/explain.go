@@ -52,6 +52,7 @@ const (
 	EffectDone     EffectState = "done"
 	EffectJob      EffectState = "job"         // it is tried by jobs, whose record tells how it stands
 	EffectDead     EffectState = "dead"        // there is a dead letter
+	EffectDryRun   EffectState = "dry_run"     // its observer ran dry: nothing was sent
 	EffectDropped  EffectState = "dropped"     // it failed for good, and there is no dead letter (any more)
 	EffectUnknown  EffectState = "settled"     // it is settled; how is not on record any more
 	EffectNone     EffectState = "not_on_file" // nothing is on record, and no observer of now asks for it
@@ -227,6 +228,8 @@ func (e *Effect) settle() {
 	last := lastOutcome(e.Steps)
 	settled := e.State == EffectNone || e.State == EffectUnknown // nothing else tells
 	switch {
+	case e.Job == nil && last == trace.DryRun:
+		e.State = EffectDryRun
 	case e.Job != nil && e.Job.State == jobs.Done:
 		e.State = EffectDone
 	case e.Job != nil && e.Job.State == jobs.Dead:

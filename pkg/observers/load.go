@@ -127,12 +127,14 @@ func (l *loader) file(taken map[string]string) []*Observer {
 }
 
 func (l *loader) observer(n ast.Node) *Observer {
-	fields := l.mapping(n, "", "an observer", "name", "match", "lookup", "when", "order", "when_dead", "retry", "on_failure", "actions")
+	fields := l.mapping(n, "", "an observer", "name", "match", "lookup", "when", "order", "when_dead", "retry", "on_failure", "paused", "dry_run", "actions")
 	o := &Observer{
 		Name:      l.name(fields["name"], n, "an observer"),
 		Order:     l.order(fields["order"]),
 		Retry:     l.retry(fields["retry"]),
 		OnFailure: OnFailure(l.choice(fields["on_failure"], string(OnFailureDeadLetter), string(OnFailureDeadLetter), string(OnFailureAlert), string(OnFailureLog))),
+		Paused:    l.boolean(fields["paused"]),
+		DryRun:    l.boolean(fields["dry_run"]),
 	}
 	if l.err != nil {
 		return nil
@@ -140,7 +142,7 @@ func (l *loader) observer(n ast.Node) *Observer {
 	l.strict(o, fields)
 	line, column := l.src.position(l.start(fields["name"].value))
 	o.at = fmt.Sprintf("%s:%d:%d", l.src.name, line, column)
-	o.spec = observerSpec{Name: o.Name, Order: o.Order, WhenDead: o.WhenDead, Retry: o.Retry, OnFailure: o.OnFailure}
+	o.spec = observerSpec{Name: o.Name, Order: o.Order, WhenDead: o.WhenDead, Retry: o.Retry, OnFailure: o.OnFailure, Paused: o.Paused, DryRun: o.DryRun}
 	o.match, o.spec.Match = l.match(fields["match"])
 	shared := l.env
 	defer func() { l.env = shared }()

@@ -54,6 +54,8 @@ type Observer struct {
 	WhenDead  WhenDead // empty unless Order is OrderStrict
 	Retry     retry.Policy
 	OnFailure OnFailure
+	Paused    bool      // what it is to do waits until it goes on
+	DryRun    bool      // it is evaluated and rendered, and nothing is sent
 	Actions   []*Action // in the order of the file
 
 	match   matchRule
@@ -67,6 +69,7 @@ type Observer struct {
 type Set struct {
 	observers  []*Observer // sorted by name
 	index      index
+	paused     map[string]bool // by name
 	source     []byte
 	generation string
 }
@@ -82,6 +85,7 @@ func newSet(list []*Observer) (*Set, error) {
 	return &Set{
 		observers:  list,
 		index:      newIndex(list),
+		paused:     pausedOf(list),
 		source:     source,
 		generation: hex.EncodeToString(sum[:])[:generationLength],
 	}, nil
@@ -110,6 +114,8 @@ type observerSpec struct {
 	WhenDead  WhenDead     `json:"when_dead,omitempty"`
 	Retry     retry.Policy `json:"retry"`
 	OnFailure OnFailure    `json:"on_failure"`
+	Paused    bool         `json:"paused,omitempty"`
+	DryRun    bool         `json:"dry_run,omitempty"`
 	Actions   []actionSpec `json:"actions"`
 }
 

@@ -66,10 +66,11 @@ const (
 	Handed  Outcome = "job"     // it is a job now: the next attempt is the jobrunner's
 	Again   Outcome = "again"   // a job that is tried again
 	Skipped Outcome = "skipped" // it was settled before
+	DryRun  Outcome = "dry_run" // it was rendered, and not sent
 )
 
 // good tells whether nothing has gone wrong: only such records may be left out by sampling.
-func (o Outcome) good() bool { return o == Done || o == Skipped || o == Handed }
+func (o Outcome) good() bool { return o == Done || o == Skipped || o == Handed || o == DryRun }
 
 // Attempt is one execution of an action.
 type Attempt struct {

@@ -110,6 +110,9 @@ func (w *Worker) carryOut(x *effect, claim dedupkv.Claim) (dedupkv.Result, error
 		w.rejudge(x, claim.Generation)
 	}
 	d := &x.due
+	if d.dryRun {
+		return w.rehearse(x), nil
+	}
 	waits, err := w.waits(x)
 	switch {
 	case err != nil:

@@ -36,6 +36,8 @@ type effect struct {
 	expired bool   // its circuit was open for too long: it is given up
 	pass    *circuit.Pass
 
+	rehearsed bool // it was not sent, for its observer runs dry
+
 	key   string // the effect key
 	due   due
 	trace effectTrace
@@ -51,6 +53,7 @@ type due struct {
 	generation       string
 	async            bool // straight to JOBS
 	ordered          bool
+	dryRun           bool
 	lane             *jobs.Lane // of jobs, where the order is strict; else nil
 	policy           retry.Policy
 	onFailure        jobs.OnFailure

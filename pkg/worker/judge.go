@@ -58,6 +58,7 @@ func dueOf(set *observers.Set, e *entry) ([]due, observers.Judgement) {
 		o := match.Observer
 		d := due{
 			observer: o.Name, generation: set.Generation(), policy: o.Retry, onFailure: jobs.OnFailure(o.OnFailure),
+			dryRun: o.DryRun,
 		}
 		if match.Err != nil {
 			d.reason, d.err = deadletter.Condition, match.Err

@@ -162,6 +162,9 @@ func (w *Worker) finishNow(x *effect, claim dedupkv.Claim, result dedupkv.Result
 
 func (w *Worker) settled(x *effect, claim dedupkv.Claim, result dedupkv.Result) {
 	outcome := outcomeOf(claim, result)
+	if x.rehearsed {
+		outcome = outcomeDryRun
+	}
 	w.metrics.outcome(outcome).Inc()
 	w.traceEffect(x, claim, outcome)
 	w.unseal(x)

@@ -72,7 +72,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}),
 	}
-	for _, result := range []dedupkv.Result{dedupkv.Done, dedupkv.Handed, dedupkv.Dead, dedupkv.Skipped, outcomeLost, outcomeReleased, outcomeParked} {
+	for _, result := range []dedupkv.Result{dedupkv.Done, dedupkv.Handed, dedupkv.Dead, dedupkv.Skipped, outcomeDryRun, outcomeLost, outcomeReleased, outcomeParked} {
 		m.outcomes[result] = m.effects.WithLabelValues(string(result))
 	}
 	for _, state := range []dedupkv.State{dedupkv.Fresh, dedupkv.TakenOver, dedupkv.Settled, dedupkv.Crashed} {
