@@ -12,7 +12,7 @@ type Judgement struct {
 // mostFalse bounds what is told of observers that do nothing: there may be thousands for one table.
 const mostFalse = 16
 
-// Judge gives what Match gives, and which observers an event missed by their condition alone.
+// Judge gives what Match gives, paused observers too, whose conditions are not evaluated, and which observers an event missed by their condition alone.
 func (s *Set) Judge(v *View) Judgement {
 	var j Judgement
 	found := s.index.find(v.address)
@@ -22,7 +22,7 @@ func (s *Set) Judge(v *View) Judgement {
 	j.Matches = make([]Match, 0, len(found))
 	for _, i := range found {
 		o := s.observers[i]
-		if o.when == nil || o.later() {
+		if o.when == nil || o.later() || o.Paused {
 			j.Matches = append(j.Matches, Match{Observer: o})
 			continue
 		}

@@ -135,7 +135,7 @@ func (p *partition) tendRanges(ctx context.Context, h *hold) {
 func (p *partition) parkQueued() {
 	circuits := p.w.circuits
 	pulled := p.w.scheduler.pull(&p.set, func(x *effect) bool {
-		return x.drain == nil && x.calls() && circuits.Shut(x.circuit)
+		return x.drain == nil && (x.rests() || x.calls() && circuits.Shut(x.circuit))
 	})
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -157,6 +157,9 @@ func (p *partition) startDrains(h *hold) []*drain {
 	var list []*drain
 	for _, r := range p.ranges.all { // in any order: each has its turn
 		if r.drain != nil || r.gone || r.durable < r.needs || now < r.pause || running >= mostDrains || p.leaving || p.hold != h {
+			continue
+		}
+		if p.w.rests(r.key.observer) {
 			continue
 		}
 		expired := !r.since.IsZero() && time.Since(r.since) > p.w.options.ParkMaxAge
@@ -440,6 +443,9 @@ func (d *drain) offer(ctx context.Context, msg jetstream.Msg, metadata *jetstrea
 	if !found {
 		return false, nil
 	}
+	if due.resting { // it was paused again
+		return true, nil
+	}
 	if d.expired && time.Since(metadata.Timestamp) <= p.w.options.ParkMaxAge {
 		d.youngest = metadata.Timestamp.UTC()
 		return true, nil
@@ -493,11 +499,12 @@ func (d *drain) judge(e *entry, generation string) (due, bool) {
 	}
 	list, _ := dueOf(set, e)
 	for _, found := range list {
-		if found.observer == key.observer && found.action == key.action {
+		same := found.action == key.action || generation == unjudged && found.action == "" // a condition that fails now
+		if found.observer == key.observer && same {
 			return found, true
 		}
 	}
-	if known || hasAction(set, key) {
+	if known || generation == unjudged || hasAction(set, key) {
 		return due{}, false
 	}
 	return due{

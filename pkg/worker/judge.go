@@ -60,6 +60,10 @@ func dueOf(set *observers.Set, e *entry) ([]due, observers.Judgement) {
 			observer: o.Name, generation: set.Generation(), policy: o.Retry, onFailure: jobs.OnFailure(o.OnFailure),
 			dryRun: o.DryRun,
 		}
+		if o.Paused {
+			list = append(list, restingOf(o, d)...)
+			continue
+		}
 		if match.Err != nil {
 			d.reason, d.err = deadletter.Condition, match.Err
 			list = append(list, d)

@@ -115,9 +115,6 @@ func (p *partition) keep(ctx context.Context, h *hold, fresh bool) error {
 
 // attend looks after the ranges beside the session, until what it gives is called.
 func (p *partition) attend(ctx context.Context, h *hold) (end func()) {
-	if p.w.circuits == nil {
-		return func() {}
-	}
 	tending, stopTending := context.WithCancel(ctx)
 	storing, stopStoring := context.WithCancel(context.WithoutCancel(ctx)) // what ends with the session is stored too
 	var wg sync.WaitGroup

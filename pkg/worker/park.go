@@ -12,7 +12,7 @@ import (
 	"github.com/tributary-dev/tributary/pkg/events"
 )
 
-// An effect whose circuit is open is parked: it is neither claimed nor charged, holds no slot, and counts as settled for
+// An effect whose circuit is open, or whose observer is paused, is parked: it is neither claimed nor charged, holds no slot, and counts as settled for
 // its event, which is acknowledged. What is kept is one range of EVENTS for each (observer, action, partition), in KV
 // circuits. The contract:
 //
@@ -119,15 +119,20 @@ func (x *effect) rangeKey() rangeKey { return rangeKey{x.due.observer, x.due.act
 
 // calls tells whether the effect is one that a circuit is for, or a range.
 func (x *effect) calls() bool {
-	return x.due.err == nil && !x.due.async && !x.expired && x.entry.event != nil
+	return x.due.err == nil && !x.due.async && !x.due.dryRun && !x.expired && x.entry.event != nil
 }
 
 // admit asks for the right to call what the effect calls. Where it is refused the effect is parked.
 func (w *Worker) admit(x *effect) (*circuit.Pass, bool) {
-	if !x.calls() {
+	rests := x.rests()
+	if !rests && !x.calls() {
 		return nil, true
 	}
 	if x.drain == nil && x.owner.joins(x) {
+		return nil, false
+	}
+	if rests {
+		x.owner.refuse(x)
 		return nil, false
 	}
 	pass, answer := w.circuits.Enter(x.circuit)
@@ -172,7 +177,7 @@ func (p *partition) refuse(x *effect) {
 
 // parks parks an effect at its event's delivery, if it can't begin. The caller holds the lock, as of park.
 func (p *partition) parks(x *effect) bool {
-	if !x.calls() || !p.ranges.wants(x) && !p.w.circuits.Shut(x.circuit) {
+	if !x.rests() && (!x.calls() || !p.ranges.wants(x) && !p.w.circuits.Shut(x.circuit)) {
 		return false
 	}
 	p.park(x)
@@ -195,7 +200,7 @@ func (p *partition) park(x *effect) {
 	if r.gone {
 		r.begin(x.circuit, p.made)
 	}
-	changed := r.take(e.stream, x.due.generation)
+	changed := r.take(e.stream, x.judgedBy())
 	if _, known := r.floors[e.line.id]; !known {
 		r.floors[e.line.id] = e.line.reached
 		changed = true
@@ -309,9 +314,6 @@ func (r *parkedRange) first() uint64 {
 
 // openRanges takes the ranges of the partition over, with the hold. Nothing of them is in force before.
 func (p *partition) openRanges(ctx context.Context, h *hold) error {
-	if p.w.circuits == nil {
-		return nil
-	}
 	floor, err := p.consumer.ackFloor(ctx)
 	if err != nil {
 		return err
