@@ -54,7 +54,7 @@ type due struct {
 	async            bool // straight to JOBS
 	ordered          bool
 	dryRun           bool
-	resting          bool // its observer was paused when the event was judged, so there is no request
+	resting          bool       // its observer was paused when the event was judged, so there is no request
 	lane             *jobs.Lane // of jobs, where the order is strict; else nil
 	policy           retry.Policy
 	onFailure        jobs.OnFailure
