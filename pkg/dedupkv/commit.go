@@ -12,7 +12,7 @@ import (
 // between is the least time between the beginnings of two writes where the last was for at least busy ops: under load it
 // makes groups larger, and who is alone does not wait.
 const (
-	between = time.Millisecond
+	between = 2 * time.Millisecond
 	busy    = 8
 )
 

@@ -50,6 +50,9 @@ func (w *Worker) run(x *effect) time.Duration {
 		p.giveUp(x, idle, errTakenOver)
 		return 0
 	}
+	if p.overtaken(x) {
+		claim = dedupkv.Claim{State: dedupkv.Settled, Result: dedupkv.Skipped}
+	}
 	result := claim.Result
 	if claim.State != dedupkv.Settled {
 		var err error

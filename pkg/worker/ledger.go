@@ -104,6 +104,13 @@ func (p *partition) ownBehind(ctx context.Context, h *hold) {
 	}
 }
 
+// overtaken tells whether the event was settled while the effect waited: after a rewind the same event may come twice
+// within a line, and what the first one left in the ledger is forgotten when the watermark passes it. It is asked after the
+// claim, which has found either the one or the other.
+func (p *partition) overtaken(x *effect) bool {
+	return x.ledgered && x.drain == nil && p.past(x.entry)
+}
+
 // claimOf gives the claim of an effect whose turn it is.
 func (w *Worker) claimOf(x *effect, owner dedupkv.Owner) (dedupkv.Claim, error) {
 	if x.reserved.made {
@@ -126,7 +133,7 @@ func (w *Worker) claimOf(x *effect, owner dedupkv.Owner) (dedupkv.Claim, error) 
 
 // mostUnrecorded is how many effects may have ended without being on record: a server that does not answer can't make
 // more of them come again.
-const mostUnrecorded = 256
+const mostUnrecorded = 512
 
 // finish records how an effect has ended, and settles it then. The effect's slot need not wait for that, unless many do.
 func (w *Worker) finish(x *effect, claim dedupkv.Claim, result dedupkv.Result) time.Duration {

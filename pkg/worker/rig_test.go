@@ -49,6 +49,7 @@ type rig struct {
 	sink       *sink
 	commit     uint64 // of the last event
 	published  int
+	keys       []string // of all events, in order
 }
 
 func newRig(t testing.TB, partitions int, rules string) *rig {
@@ -107,6 +108,7 @@ func (r *rig) insert(keys ...string) {
 			r.t.Fatal(err)
 		}
 		r.published++
+		r.keys = append(r.keys, key)
 	}
 	select {
 	case <-r.js.PublishAsyncComplete():

@@ -4,8 +4,11 @@ package bench
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -82,4 +85,53 @@ observers:
 	rate := rateUntil(t, n, 5*time.Minute, func() int { return int(s.Metric("jobrunner", "tributary_jobs_executions_total")) })
 	cpu := append(m.stop(n), usage{"worker", s.CPU("worker"), n}, usage{"jobrunner", s.CPU("jobrunner"), n})
 	figure{"enqueue to settled job", rate, limit, "bare work queue", cpu}.print()
+}
+
+// TestCommitToWebhook measures the time from a commit to the arrival of its signed webhook, as the receiver sees it.
+func TestCommitToWebhook(t *testing.T) {
+	const perSecond, seconds = 1000, 10
+	var mu sync.Mutex
+	var delays []time.Duration
+	url := newServer(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		now := time.Now()
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		event, err := events.Parse(body)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		delays = append(delays, now.Sub(event.Time))
+	}))
+	t.Setenv("BENCH_SECRET", "whsec_c2VjcmV0IG9mIHRoZSBiZW5jaG1hcms=")
+	s := harness.New(t, harness.Options{
+		Schema: table, Settings: map[string]string{"synchronous_commit": "on", "fsync": "on"}, Config: "log: {level: warn}\n",
+		Observers: fmt.Sprintf(`
+observers:
+  - name: tell
+    match: {source: shop, entity: public.orders}
+    actions: [{name: receiver, type: webhook, url: "%s/orders", secret: env:BENCH_SECRET}]
+`, url),
+	})
+	s.Start("ingest", "worker")
+	s.WaitForLeader()
+	const n = perSecond * seconds
+	pace(t, s, n, perSecond)
+	rateUntil(t, n, time.Minute, func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(delays)
+	})
+	mu.Lock()
+	defer mu.Unlock()
+	slices.Sort(delays)
+	at := func(q float64) time.Duration {
+		return delays[int(q*float64(len(delays)-1))].Round(10 * time.Microsecond)
+	}
+	fmt.Printf("%-44s p50 %v, p90 %v, p99 %v, max %v\n",
+		fmt.Sprintf("commit to webhook at %d/s", perSecond), at(0.5), at(0.9), at(0.99), at(1))
 }
