@@ -27,6 +27,7 @@ const document = "../../docs/metrics.md"
 // unmoved are the metrics that this scenario can't move, and the package whose tests do.
 var unmoved = map[string]string{
 	"tributary_ingest_mirror_failures_total": "pkg/ingest",  // PostgreSQL away takes the reading away as well
+	"tributary_worker_parked_lost_total":     "pkg/worker",  // EVENTS loses nothing here
 	"tributary_indexer_retried_total":        "pkg/indexer", // the embedded index is never too busy
 	"tributary_indexer_dropped_months_total": "pkg/indexer", // a month takes a month
 	"tributary_cache_evicted_total":          "pkg/cachekv", // 32 MiB are enough for all that is looked up here
@@ -87,7 +88,7 @@ CREATE TABLE odd (id int PRIMARY KEY);
 INSERT INTO orders (id, status) SELECT i, 'old' FROM generate_series(1, 50) i`
 
 func TestEveryMetricIsDocumentedAndMoves(t *testing.T) {
-	s := harness.New(t, harness.Options{Schema: schema, Observers: observers, Config: "ingest: {rewind: 1s}\n",
+	s := harness.New(t, harness.Options{Schema: schema, Observers: observers, Config: "ingest: {rewind: 1s}\ncircuits: {window: 1s, open_for: 500ms}\n",
 		Source: `filter: 'table != "sessions" && (table != "odd" || after.missing == 1)', ops: [insert, update, delete, snapshot, message]`})
 	all := []string{"ingest-1", "ingest-2", "worker-1", "jobrunner-1", "jobrunner-2", "indexer-1"}
 	s.Receiver.Fail(0.2)
@@ -107,6 +108,7 @@ func TestEveryMetricIsDocumentedAndMoves(t *testing.T) {
 
 	goodTimes(s)
 	badInput(t, s)
+	downEndpoint(t, s)
 	lostServers(t, s)
 	fullStream(t, s)
 	seen.stop()
@@ -163,6 +165,20 @@ func badInput(t *testing.T, s *harness.System) {
 	if out, err := search.CombinedOutput(); err != nil {
 		t.Errorf("search: %v\n%s", err, out)
 	}
+}
+
+// downEndpoint lets the receiver fail for long enough to open its circuit, and sees what waits come to its end.
+func downEndpoint(t *testing.T, s *harness.System) {
+	t.Helper()
+	s.Receiver.Fail(1)
+	s.Exec(`UPDATE orders SET status = 'down' WHERE id <= 50`)
+	moves(t, s, "worker-1", "tributary_circuits_opened_total", "worker-1", "tributary_circuits_open", "worker-1", "tributary_circuit_state")
+	s.Exec(`UPDATE orders SET status = 'still down' WHERE id <= 50`)
+	moves(t, s, "worker-1", "tributary_worker_parked_total", "worker-1", "tributary_worker_parked", "worker-1", "tributary_worker_parked_ranges",
+		"worker-1", "tributary_worker_parked_oldest_seconds",
+		"jobrunner-1 jobrunner-2", "tributary_jobs_deferred_total", "jobrunner-1 jobrunner-2", "tributary_jobs_deferred")
+	s.Receiver.Fail(0.2)
+	harness.Eventually(t, time.Minute, "nothing is parked any more", func() bool { return s.Metric("worker-1", "tributary_worker_parked_ranges") == 0 })
 }
 
 // lostServers kills a jobrunner at work, loses a ticket, and kills NATS under load.

@@ -129,20 +129,21 @@ func (c *Circuits) write(ctx context.Context, there *circuit, wish wish) error {
 		next.Opened = now
 	}
 	theirs := r.By != c.options.Owner
+	c.mu.Lock()
+	news := revision > there.revision // what it says was written since it was heard of last
+	c.mu.Unlock()
 	switch wish {
 	case wishNone:
 		return nil
 	case wishOpen:
-		if r.Forced || theirs && r.State == Open && r.Until.After(now) || theirs && r.State == Probing && r.Until.After(now) {
+		if r.Forced || theirs && r.State != Closed && (news || r.Until.After(now)) { // they have seen the same
 			c.adopt(there, r, revision)
 			return nil
 		}
 		next.State, next.Until = Open, now.Add(c.options.OpenFor)
 	case wishProbe:
 		busy := r.Until.After(now) && (theirs || r.State != Probing)
-		c.mu.Lock()
-		news := revision > there.revision // else it opened here since, and that could not be told
-		c.mu.Unlock()
+		// A closed one that is no news was closed before it opened here, which could not be told.
 		if r.State != Closed && (busy || r.Forced && r.Until.IsZero()) || r.State == Closed && news {
 			c.adopt(there, r, revision)
 			return nil
