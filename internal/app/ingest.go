@@ -3,6 +3,8 @@ package app
 import (
 	"context"
 	"fmt"
+	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -28,7 +30,15 @@ var ingestService = service{
 }
 
 // Ingest is the program ingest.
-func Ingest(ctx context.Context, p Program) int { return ingestService.main(ctx, p) }
+func Ingest(ctx context.Context, p Program) int {
+	// What waits to be stored is most of what it holds, and lives for milliseconds: collecting twice as often halves what is
+	// resident, for little CPU.
+	const gcPercent = 50
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	return ingestService.main(ctx, p)
+}
 
 func runIngest(ctx context.Context, env *environment) error {
 	// Nothing may be sent blindly after a reconnect, so nothing waits in the connection for one.

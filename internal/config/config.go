@@ -67,7 +67,7 @@ type Mask map[string]string
 type Ingest struct {
 	Rewind      time.Duration `key:"rewind" default:"4m" min:"0s" help:"how long WAL is kept behind what is stored, against a power cut of NATS; 0s where NATS syncs always"`
 	RewindBytes Size          `key:"rewind_bytes" default:"1GiB" min:"0" help:"the most WAL that is kept for ingest.rewind"`
-	QueueBytes  Size          `key:"queue_bytes" default:"16MiB" min:"64KiB" help:"the memory for what is read and not stored yet, for each source"`
+	QueueBytes  Size          `key:"queue_bytes" default:"8MiB" min:"64KiB" help:"the memory for what is read and not stored yet, for each source"`
 	Inbox       bool          `key:"inbox" default:"true" help:"whether messages on publish.> become events"`
 	Checkpoints bool          `key:"checkpoints" default:"true" help:"whether positions are mirrored in each source's database, in schema tributary, to explain and to recover by hand"`
 }

@@ -53,7 +53,7 @@ func TestTheSmallestFileThatWorksLoads(t *testing.T) {
 			Name: "shop", Tables: []string{"public.*"}, Slot: "tributary_shop", Publication: "tributary_shop",
 			Snapshot: true, Heartbeat: 10 * time.Second,
 		}},
-		Ingest: config.Ingest{Rewind: 4 * time.Minute, RewindBytes: 1 << 30, QueueBytes: 16 << 20, Inbox: true, Checkpoints: true},
+		Ingest: config.Ingest{Rewind: 4 * time.Minute, RewindBytes: 1 << 30, QueueBytes: 8 << 20, Inbox: true, Checkpoints: true},
 		Events: config.Events{Partitions: 16},
 		Circuits: config.Circuits{
 			FailurePercent: 50, MinCalls: 20, Window: 30 * time.Second, OpenFor: 10 * time.Second, Probes: 5, Ramp: 5 * time.Second,

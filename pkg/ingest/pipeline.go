@@ -31,7 +31,7 @@ type Options struct {
 	Leader      string        // names this process in positions
 	Rewind      time.Duration // how long ago an acknowledgement must be before PostgreSQL may forget; 0 is at once
 	RewindBytes uint64        // of WAL that may be kept for it; 0 is no bound
-	QueueBytes  int           // between reader and publisher; 16 MiB if 0
+	QueueBytes  int           // between reader and publisher; 8 MiB if 0
 	Renew       time.Duration // a position is written at least this often; 1 h if 0
 	Log         *slog.Logger
 	Metrics     *Metrics
@@ -57,7 +57,7 @@ type Pipeline struct {
 // (nats.ReconnectBufSize(-1)): what it sent later would be sent blindly.
 func NewPipeline(nc *nats.Conn, stream jetstream.Stream, opts Options) *Pipeline {
 	if opts.QueueBytes == 0 {
-		opts.QueueBytes = 16 << 20
+		opts.QueueBytes = 8 << 20
 	}
 	if opts.Renew == 0 {
 		opts.Renew = time.Hour

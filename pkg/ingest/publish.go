@@ -20,7 +20,7 @@ const (
 
 	maxAtomic   = 1000 // the server's bound for one atomic batch
 	nuidLen     = 22   // of the end of a leader's name
-	fewerSingly = 16   // below, messages one by one are stored sooner than a batch
+	fewerSingly = 16   // below, messages one by one are stored sooner than an atomic batch
 )
 
 // group is what is stored in one step: some items, and behind them a position where one of them is a mark.
@@ -219,14 +219,16 @@ func (f *fence) tryGroup(ctx context.Context, g *group) error {
 		return f.storePosition(ctx, g)
 	}
 	switch {
-	case len(g.marks) == 0 && len(g.items) < fewerSingly:
-		return f.storeSingly(ctx, g)
-	case len(g.marks) == 0 && f.pipeline:
+	case len(g.marks) > 0:
+		return f.storeAtomic(ctx, g)
+	case f.pipeline && len(g.items) > 1:
 		err := f.storePipelined(ctx, g)
 		if errors.Is(err, errAgain) {
 			f.pipeline = false // the stream has more replicas than it had, or other settings
 		}
 		return err
+	case len(g.items) < fewerSingly:
+		return f.storeSingly(ctx, g)
 	default:
 		return f.storeAtomic(ctx, g)
 	}
