@@ -122,14 +122,59 @@ func TestWorkersComeAndGoUnderLoad(t *testing.T) {
 		}
 	})
 	spread(t, partitions, workers...)
-	workers = append(workers, r.start("w2"), r.start("w3"))
+	for i := range 4 {
+		workers = append(workers, r.start(fmt.Sprintf("w%d", i+2)))
+	}
 	spread(t, partitions, workers...)
-	workers[1].stop()
-	spread(t, partitions, workers[0], workers[2])
+	for _, w := range workers[:3] {
+		w.stop()
+	}
+	spread(t, partitions, workers[3], workers[4])
 	close(stop)
 	load.Wait()
 	r.settled()
 	r.sink.once(t, r.published)
+	r.sink.inOrder(t)
+}
+
+func TestHotKeyLeavesTheOthersOfItsPartition(t *testing.T) {
+	const each = 150
+	r := newRig(t, 1, hook)
+	hot, release := "public.orders/hot", make(chan struct{})
+	r.sink.answer = func(ctx context.Context, c call) error {
+		if c.key != hot {
+			return nil
+		}
+		select {
+		case <-time.After(50 * time.Millisecond): // slow
+		case <-release:
+		case <-ctx.Done():
+		}
+		return nil
+	}
+	r.start("w1")
+	for i := range each { // half of all events are of one key
+		r.insert("hot", fmt.Sprint(i%30))
+	}
+	done := func() (ofHot, ofOthers int) {
+		for _, c := range r.sink.seen() {
+			switch {
+			case !c.done:
+			case c.key == hot:
+				ofHot++
+			default:
+				ofOthers++
+			}
+		}
+		return ofHot, ofOthers
+	}
+	eventually(t, "the others are done", func() bool { _, others := done(); return others == each })
+	if n, _ := done(); n > each*2/3 {
+		t.Errorf("the others waited for %d of %d effects of the hot key", n, each)
+	}
+	close(release)
+	r.settled()
+	r.sink.once(t, 2*each)
 	r.sink.inOrder(t)
 }
 
