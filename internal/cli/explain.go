@@ -201,6 +201,10 @@ func outcomeText(s inspect.Step) string {
 			return "dead (" + s.Reason + ")"
 		}
 		return "dead"
+	case trace.NotDue:
+		return "nothing to do: its condition is false, with what was looked up"
+	case trace.Parked:
+		return "parked until its circuit closes"
 	case trace.Skipped:
 		return "skipped, it was settled before"
 	case trace.DryRun:

@@ -236,7 +236,7 @@ func (e *Effect) settle() {
 		e.State = EffectDropped
 	case e.Job != nil:
 		e.State = EffectJob
-	case settled && last == trace.Done:
+	case settled && (last == trace.Done || last == trace.NotDue):
 		e.State = EffectDone
 	case settled && last == trace.Dead:
 		e.State = EffectDropped

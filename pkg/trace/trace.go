@@ -67,10 +67,14 @@ const (
 	Again   Outcome = "again"   // a job that is tried again
 	Skipped Outcome = "skipped" // it was settled before
 	DryRun  Outcome = "dry_run" // it was rendered, and not sent
+	NotDue  Outcome = "not_due" // its condition is false, with what was looked up
+	Parked  Outcome = "parked"  // its circuit is open, and it waits
 )
 
 // good tells whether nothing has gone wrong: only such records may be left out by sampling.
-func (o Outcome) good() bool { return o == Done || o == Skipped || o == Handed || o == DryRun }
+func (o Outcome) good() bool {
+	return o == Done || o == Handed || o == Skipped || o == DryRun || o == NotDue || o == Parked
+}
 
 // Attempt is one execution of an action.
 type Attempt struct {

@@ -10,6 +10,7 @@ import (
 	"github.com/tributary-dev/tributary/pkg/dedupkv"
 	"github.com/tributary-dev/tributary/pkg/jobs"
 	"github.com/tributary-dev/tributary/pkg/retry"
+	"github.com/tributary-dev/tributary/pkg/trace"
 )
 
 const (
@@ -138,6 +139,7 @@ func (w *Worker) carryOut(x *effect, claim dedupkv.Claim) (dedupkv.Result, error
 		x.pass.Done(nil)
 		return dedupkv.Done, nil
 	case errors.Is(err, actions.ErrNotDue):
+		x.trace.word = trace.NotDue
 		return dedupkv.Skipped, nil
 	case errors.Is(err, errShut): // what was sealed is not asked for again: a job waits for the circuit
 		return w.hand(x, nil, time.Time{})

@@ -230,6 +230,7 @@ func (p *partition) shelved(x *effect) {
 	e := x.entry
 	x.state = settled
 	p.w.metrics.effects.WithLabelValues(outcomeParked).Inc()
+	p.w.traceEffect(x, dedupkv.Claim{}, outcomeParked)
 	if e.open--; e.open == 0 {
 		p.close(e)
 	}

@@ -21,6 +21,7 @@ type effectTrace struct {
 	reason  deadletter.Reason // why it was given up
 	cause   error             // and what was wrong, where there was no attempt
 	next    time.Time         // when it is tried again
+	word    trace.Outcome     // where the result does not say it
 }
 
 // traceJudgement records what the observers said of an event.
@@ -59,7 +60,7 @@ func (w *Worker) traceEffect(x *effect, claim dedupkv.Claim, outcome dedupkv.Res
 	}
 	d, t := &x.due, &x.trace
 	told := trace.Effect{
-		Observer: d.observer, Action: d.action, Outcome: outcomeWord(outcome), Reason: string(t.reason), Attempt: t.attempt, Next: t.next,
+		Observer: d.observer, Action: d.action, Outcome: cmp.Or(t.word, outcomeWord(outcome)), Reason: string(t.reason), Attempt: t.attempt, Next: t.next,
 	}
 	if t.attempt == nil && t.cause != nil {
 		told.Error = t.cause.Error()
