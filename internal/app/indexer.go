@@ -184,7 +184,7 @@ func indexInto(ctx context.Context, env *environment, road *road, metrics *index
 		return nil
 	})
 	group.Go(func() error {
-		return indexer.Server{Index: index, Lag: loop.Lag, Log: env.log, Metrics: metrics}.Run(ctx, road.nc)
+		return indexer.Server{Index: index, Writer: index, Lag: loop.Lag, Log: env.log, Metrics: metrics}.Run(ctx, road.nc)
 	})
 	group.Go(func() error { return upkeep(ctx) })
 	return group.Wait()

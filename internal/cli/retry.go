@@ -22,10 +22,11 @@ type retryFlags struct {
 
 const retryHelp = `Only the action that failed is tried again, as a job with a new count of attempts, and once, however
 many ask for it; a jobrunner has to run. When it succeeds the dead letter goes, when it dies again a new one
-takes its place. What no request was ever rendered of (reasons condition, render) needs --rerender.
+takes its place. What no request was ever rendered of (reasons condition, render) needs --rerender. A document
+that the index refused (reason mapping) is offered to it once more, at once; an indexer has to run.
 
-With -o json: {dry_run, results{queued, under_way, succeeded, superseded, gone, failed}, letters[{sequence,
-effect_key, result, error}]}. Exit status 1 if one failed to be queued.
+With -o json: {dry_run, results{queued, indexed, under_way, succeeded, superseded, gone, failed},
+letters[{sequence, effect_key, result, error}]}. Exit status 1 if one failed to be queued.
 `
 
 type dlqRetryCommand struct {
@@ -71,8 +72,9 @@ type retryResult struct {
 }
 
 const (
-	notQueued jobs.Retried = "failed" // it can't be tried again, or was not
-	gone      jobs.Retried = "gone"   // it went between the list and the retry: it was tried again and succeeded, or removed
+	notQueued jobs.Retried = "failed"  // it can't be tried again, or was not
+	indexed   jobs.Retried = "indexed" // the index has its document now
+	gone      jobs.Retried = "gone"    // it went between the list and the retry: it was tried again and succeeded, or removed
 )
 
 func (f *retryFlags) retry(in *Invocation, names []string, filter deadletter.Filter) error {
@@ -116,7 +118,7 @@ func (f *retryFlags) retry(in *Invocation, names []string, filter deadletter.Fil
 			}
 			return errors.Join(err, p.err)
 		}
-		for _, result := range []jobs.Retried{jobs.Queued, jobs.UnderWay, jobs.Succeeded, jobs.Superseded, gone, notQueued} {
+		for _, result := range []jobs.Retried{jobs.Queued, indexed, jobs.UnderWay, jobs.Succeeded, jobs.Superseded, gone, notQueued} {
 			if n := counts[result]; n > 0 {
 				p.line("%5d  %s", n, retryText(result, f.DryRun))
 			}
@@ -135,6 +137,8 @@ func retryText(r jobs.Retried, dryRun bool) string {
 		return "succeeded meanwhile: it goes"
 	case jobs.Superseded:
 		return "superseded: it was tried again and died again, as another dead letter"
+	case indexed:
+		return done(dryRun, "indexed: the index has its document, and it goes")
 	case gone:
 		return "gone meanwhile: nothing is left to do"
 	case notQueued:
@@ -152,6 +156,9 @@ type retrier struct {
 }
 
 func (r *retrier) retry(ctx context.Context, d *deployment, e deadletter.Entry) (jobs.Retried, error) {
+	if e.Err == nil && e.Record.Reason == deadletter.Mapping {
+		return r.index(ctx, d, e)
+	}
 	if r.set == nil {
 		result, err := r.jobs.Retry(ctx, e, jobs.Again{DryRun: r.dryRun})
 		if errors.Is(err, jobs.ErrNotRetriable) && e.Record.Effect != nil {

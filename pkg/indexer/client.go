@@ -61,8 +61,11 @@ func ask(ctx context.Context, nc *nats.Conn, subject string, body []byte, into a
 	}
 	if code := answer.Header.Get(micro.ErrorCodeHeader); code != "" {
 		kind := ErrUnavailable
-		if code == codeWrong {
+		switch code {
+		case codeWrong:
 			kind = ErrWrongQuery
+		case codeRefused:
+			kind = ErrRefused
 		}
 		return fmt.Errorf("%w: %s", kind, strings.TrimSpace(answer.Header.Get(micro.ErrorHeader)))
 	}

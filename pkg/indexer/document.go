@@ -23,10 +23,10 @@ const Envelope = "envelope"
 
 // Message is an event as it lies in EVENTS.
 type Message struct {
-	Subject  string
-	Data     []byte
-	Sequence uint64 // in EVENTS
-	Stored   time.Time
+	Subject  string    `json:"subject"`
+	Data     []byte    `json:"data"`
+	Sequence uint64    `json:"sequence"` // in EVENTS
+	Stored   time.Time `json:"stored"`
 }
 
 // A row whose clock says another year belongs to the month in which it was stored: indices are known by their names.

@@ -38,6 +38,7 @@ const (
 // Server answers questions.
 type Server struct {
 	Index   searcher
+	Writer  writer                                    // of the same index, for IndexAgain; nil where nothing is written
 	Lag     func(ctx context.Context) (uint64, error) // of the indexers; nil for none
 	Log     *slog.Logger
 	Metrics *Metrics
@@ -86,6 +87,7 @@ func (s serving) run(ctx context.Context) error {
 	err = errors.Join(
 		service.AddEndpoint("search", at(s.search), micro.WithEndpointSubject(SubjectSearch)),
 		service.AddEndpoint("index", at(s.describe), micro.WithEndpointSubject(SubjectInfo)),
+		service.AddEndpoint("again", at(s.again), micro.WithEndpointSubject(SubjectAgain)),
 	)
 	if err != nil {
 		err = fmt.Errorf("serve %s: %w", SubjectSearch, err)
@@ -109,11 +111,15 @@ func (s serving) answer(ctx context.Context, reply string, body []byte, err erro
 	msg := &nats.Msg{Subject: reply, Data: body}
 	outcome := searchDone
 	var wrong wrongError
+	var refused refusedError
 	switch {
 	case err == nil:
 	case errors.As(err, &wrong):
 		outcome = searchRefused
 		msg.Header = failure(codeWrong, err)
+	case errors.As(err, &refused):
+		outcome = searchRefused
+		msg.Header = failure(codeRefused, err)
 	default:
 		outcome = searchFailed
 		msg.Header = failure(codeUnavailable, err)
