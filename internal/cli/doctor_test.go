@@ -149,6 +149,12 @@ func TestDoctorFindsWhatIsWrongWithADatabase(t *testing.T) {
 	if got := e.of(warns); !slices.Equal(got, []string{"source shop, leader", "workers, members", "source shop, slot"}) {
 		t.Errorf("mended: %v", got)
 	}
+	w.config.Sources[0].Exclude, w.config.Sources[0].Mask = []string{"orders.status"}, config.Mask{"orders.stauts": "sha256"}
+	e, _ = w.examine()
+	if got := e.of(fails); !slices.Equal(got, []string{"source shop, position", "source shop, masks"}) {
+		t.Errorf("with a mask of nothing: %v", got)
+	}
+	w.config.Sources[0].Exclude, w.config.Sources[0].Mask = nil, nil
 	exec(`SELECT pg_drop_replication_slot('` + slot + `')`)
 	exec(`SELECT pg_create_logical_replication_slot('` + slot + `', 'test_decoding')`)
 	if e, _ = w.examine(); !slices.Equal(e.of(fails), []string{"source shop, slot", "source shop, position"}) {

@@ -194,3 +194,39 @@ func TestNamesDoNotReRouteSubjects(t *testing.T) {
 		}
 	}
 }
+
+func TestRowFiltersOfThePublicationTurnUpdates(t *testing.T) {
+	db := newDatabase(t, pgtest.Database(t))
+	if db.value(`SELECT (current_setting('server_version_num')::int < 150000)::text`) == "true" {
+		t.Skip("PostgreSQL 14 has no row filters")
+	}
+	db.exec(`CREATE TABLE a (id int PRIMARY KEY, n int, hidden text); ALTER TABLE a REPLICA IDENTITY FULL; INSERT INTO a VALUES (1, 1, 'x'), (2, -2, 'x')`)
+	db.exec(`CREATE PUBLICATION given FOR TABLE a WHERE (n > 0)`)
+	s := newStore(t)
+	r := s.start(db.source(withSnapshot, func(o *Options) { o.Publication = "given" }), 0)
+	r.streaming()
+	db.exec(`UPDATE a SET n = -n; INSERT INTO a VALUES (3, -3); DELETE FROM a WHERE id = 1; UPDATE a SET n = 5 WHERE id = 2`)
+	checkData(t, r.events(4),
+		`op "snapshot" schema "public" table "a" key {"id":1} after {"id":1,"n":1,"hidden":"x"}`,
+		`op "delete" schema "public" table "a" key {"id":1} before {"id":1,"n":1,"hidden":"x"} index 1`,
+		`op "insert" schema "public" table "a" key {"id":2} after {"id":2,"n":2,"hidden":"x"} index 2`,
+		`op "update" schema "public" table "a" key {"id":2} before {"id":2,"n":2,"hidden":"x"} after {"id":2,"n":5,"hidden":"x"} changed ["n"] index 3 last`,
+	)
+}
+
+func TestGeneratedColumnsArePublishedWhereThePublicationDoes(t *testing.T) {
+	db := newDatabase(t, pgtest.Database(t))
+	if db.value(`SELECT (current_setting('server_version_num')::int < 180000)::text`) == "true" {
+		t.Skip("before version 18 none is sent")
+	}
+	db.exec(`CREATE TABLE a (id int PRIMARY KEY, twice int GENERATED ALWAYS AS (id * 2) STORED, live int GENERATED ALWAYS AS (id * 3) VIRTUAL); INSERT INTO a VALUES (1)`)
+	db.exec(`CREATE PUBLICATION given FOR TABLE a WITH (publish_generated_columns = stored)`)
+	s := newStore(t)
+	r := s.start(db.source(withSnapshot, func(o *Options) { o.Publication, o.Masks = "given", map[string]string{"a.twice": "sha256"} }), 0)
+	r.streaming()
+	db.exec(`INSERT INTO a VALUES (2)`)
+	checkData(t, r.events(2),
+		`op "snapshot" schema "public" table "a" key {"id":1} after {"id":1,"twice":"`+hashed("2")+`"}`,
+		`op "insert" schema "public" table "a" key {"id":2} after {"id":2,"twice":"`+hashed("4")+`"} index 1 last`,
+	)
+}
