@@ -130,10 +130,14 @@ func (a *applier) override(want settings, applied Applied) {
 // with it their place behind what was stored before.
 func (a *applier) partitions(ctx context.Context) (int, error) {
 	var text string
+	began := time.Now()
 	err := a.again(ctx, func(ctx context.Context) error {
 		stream, err := a.js.Stream(ctx, events.StreamEvents)
 		if err == nil {
 			text = stream.CachedInfo().Config.Metadata[partitionsKey]
+		}
+		if errors.Is(err, jetstream.ErrStreamNotFound) && time.Since(began) < roomWithin {
+			return errAgain // another service made it just now, and not every server of a cluster has heard of it
 		}
 		return err
 	})

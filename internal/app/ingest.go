@@ -57,13 +57,13 @@ func runIngest(ctx context.Context, env *environment) error {
 	}
 	defer closeMirrors()
 	metrics := ingest.NewMetrics(env.metrics)
+	leases := natskv.Open(road.js, events.BucketLeases)
 	pipeline := ingest.NewPipeline(road.nc, stream, ingest.Options{
 		Leader: env.owner, Rewind: env.config.Ingest.Rewind, RewindBytes: uint64(env.config.Ingest.RewindBytes),
 		QueueBytes: int(env.config.Ingest.QueueBytes), Renew: renewEvery(stream), Log: env.log, Metrics: metrics,
-		Mirrors: mirrors,
-		Health:  func(source string, ok bool, why string) { env.ready.Set("source "+source, ok, why) },
+		Mirrors: mirrors, Incarnations: incarnations{leases},
+		Health: func(source string, ok bool, why string) { env.ready.Set("source "+source, ok, why) },
 	})
-	leases := natskv.Open(road.js, events.BucketLeases)
 	held := func(key string) *lease.Keeper {
 		return lease.New(leases, key, lease.Options{Owner: env.owner, Log: env.log})
 	}

@@ -71,6 +71,9 @@ type fence struct {
 	through  events.LSN
 	torn     []Torn
 
+	incarnations Incarnations // nil where nobody counts
+	incarnation  uint64       // the highest that is kept there, as far as this leader knows
+
 	header nats.Header // reused: publishing copies it
 }
 

@@ -41,9 +41,22 @@ type Options struct {
 	Mirrors    map[string]Mirror
 	MirrorWait time.Duration
 
+	// Incarnations remembers what EVENTS may forget. It may be nil.
+	Incarnations Incarnations
+
 	// Health is told whether a source is well in this process, which leads and gets on, or stands by; and why. It may be
 	// nil, and is called from several goroutines.
 	Health func(source string, ok bool, why string)
+}
+
+// Incarnations counts the set-ups of each source in a place of its own: a source that is set up again after EVENTS was purged
+// must not give the ids of its past to other changes. It is safe for concurrent use.
+type Incarnations interface {
+	// Last gives the highest incarnation that was raised to; 0 where there is none.
+	Last(ctx context.Context, source string) (uint64, error)
+
+	// Raise keeps an incarnation; a lower one than before changes nothing.
+	Raise(ctx context.Context, source string, incarnation uint64) error
 }
 
 // Pipeline runs one source after a lease on it is held.
@@ -113,7 +126,7 @@ func (p *Pipeline) lead(ctx context.Context, source Source, metrics *sourceMetri
 		to: p.opts.Mirrors[source.Name()], source: source.Name(), wait: p.opts.MirrorWait, log: p.opts.Log, metrics: metrics, wake: make(chan struct{}, 1),
 	}
 	known, unknown := mirror.last(ctx)
-	f.epoch = known.Epoch
+	f.epoch, f.incarnations = known.Epoch, p.opts.Incarnations
 	state, err := f.takeOver(ctx)
 	if err != nil {
 		return fmt.Errorf("take over %s: %w", source.Name(), err)
@@ -123,6 +136,9 @@ func (p *Pipeline) lead(ctx context.Context, source Source, metrics *sourceMetri
 	}
 	state.Mirrored = known
 	mirror.explain(state)
+	if err := p.remember(ctx, source.Name(), &state); err != nil {
+		return err
+	}
 	metrics.takeovers.Inc()
 	metrics.leading.Set(1)
 	defer metrics.leading.Set(0)
@@ -139,6 +155,19 @@ func (p *Pipeline) lead(ctx context.Context, source Source, metrics *sourceMetri
 	group.Go(func() error { return mirror.run(ctx) })
 	group.Go(func() error { return health.watch(ctx, feed, metrics) })
 	return group.Wait()
+}
+
+// remember sees to it that a source that EVENTS does not know is set up in a new incarnation.
+func (p *Pipeline) remember(ctx context.Context, source string, state *State) error {
+	if p.opts.Incarnations == nil || state.Position.Phase != "" {
+		return nil
+	}
+	last, err := p.opts.Incarnations.Last(ctx, source)
+	if err != nil {
+		return fmt.Errorf("read the incarnation of %s: %w", source, err)
+	}
+	state.Mirrored.Incarnation = max(state.Mirrored.Incarnation, last)
+	return nil
 }
 
 // publish stores what feed brings, and confirms what was stored long enough ago.

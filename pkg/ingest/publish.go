@@ -136,6 +136,9 @@ func (f *fence) storeGroup(ctx context.Context, g *group) error {
 	}
 	f.metrics.inFlight.Set(float64(len(g.items)))
 	defer f.metrics.inFlight.Set(0)
+	if err := f.count(ctx, g.mark()); err != nil {
+		return err
+	}
 	atOnce := max(len(g.items), 1)
 	for {
 		err := f.tryPart(ctx, g, atOnce)
@@ -164,6 +167,18 @@ func (f *fence) storeGroup(ctx context.Context, g *group) error {
 			return fmt.Errorf("store events of %s: %w", f.source, err)
 		}
 	}
+}
+
+// count keeps the incarnation of a position before that is stored, and with it before any id that has it in it.
+func (f *fence) count(ctx context.Context, mark *Position) error {
+	if mark == nil || f.incarnations == nil || !f.ofEvents || mark.Incarnation <= f.incarnation {
+		return nil
+	}
+	if err := f.incarnations.Raise(ctx, f.source, mark.Incarnation); err != nil {
+		return fmt.Errorf("keep the incarnation of %s: %w", f.source, err)
+	}
+	f.incarnation = mark.Incarnation
+	return nil
 }
 
 // tryPart stores about atOnce items of g, and removes from g what it stored.

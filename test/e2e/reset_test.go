@@ -137,3 +137,25 @@ func waitForMirror(t *testing.T, s *harness.System, at events.Sequence) {
 		return err == nil && commit == events.LSN(at.Commit).String() && index == at.Index
 	})
 }
+
+// TestASourceThatEVENTSForgotIsSetUpInTheNextIncarnation purges EVENTS, and makes the database anew under the same name: without
+// a mirror, nothing but KV knows of the past, whose ids may be on record still.
+func TestASourceThatEVENTSForgotIsSetUpInTheNextIncarnation(t *testing.T) {
+	s := harness.New(t, harness.Options{Config: "ingest: {checkpoints: false}\n"})
+	s.Exec(`INSERT INTO orders (id) VALUES (1)`)
+	s.Start("ingest")
+	s.WaitForLeader()
+	s.WaitForEvents(1, 30*time.Second)
+	s.Stop("ingest")
+	s.DropSlot()
+	s.Exec(`DROP PUBLICATION tributary_shop`)
+	if err := s.JetStream().DeleteStream(t.Context(), events.StreamEvents); err != nil {
+		t.Fatal(err)
+	}
+	s.Start("ingest")
+	s.WaitForLeader()
+	s.WaitForEvents(1, 30*time.Second)
+	if e := s.Events("shop")[0].Event; !strings.HasPrefix(e.ID, "shop-2-") {
+		t.Errorf("the first event after that is %s, whose id may be one of the past", e.ID)
+	}
+}
