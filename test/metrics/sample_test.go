@@ -142,7 +142,7 @@ metric move: ` + "`go test ./test/metrics -update`" + `.
 `
 
 // open are the labels whose values depend on the deployment.
-var open = []string{"source", "version", "go", "service"}
+var open = []string{"circuit", "source", "version", "go", "service"}
 
 // render writes the page.
 func render(all map[string]*family) string {

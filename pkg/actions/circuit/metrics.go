@@ -15,14 +15,17 @@ type Metrics struct {
 	opened prometheus.Counter
 }
 
-// mostNamed circuits have a gauge of their own; the others that are not closed are counted, and listed by the command.
-const mostNamed = 50
+// mostNamed circuits have a gauge of their own. The others share one, which tells of the worst.
+const (
+	mostNamed = 50
+	others    = "other"
+)
 
 // NewMetrics makes the metrics, and registers them where reg is not nil.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		state: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "tributary_circuit_state", Help: "Circuits that are not closed, at most 50 of them: 1 is probed, 2 is open. One that closes goes.",
+			Name: "tributary_circuit_state", Help: "How circuits stand: 1 is probed, 2 is open. Those that are closed are left out; of more than 50, other has the rest.",
 		}, []string{"circuit"}),
 		open: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "tributary_circuits_open", Help: "Circuits that are not closed, as this process knows.",
@@ -31,6 +34,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "tributary_circuits_opened_total", Help: "Times that the calls of this process, and what it heard of those of others, opened a circuit.",
 		}),
 	}
+	m.state.WithLabelValues(others)
 	if reg != nil {
 		reg.MustRegister(m.state, m.open, m.opened)
 	}
@@ -40,7 +44,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 // measure sets the gauges. The caller holds mu.
 func (c *Circuits) measure() {
 	c.metrics.state.Reset()
-	open := 0
+	open, rest := 0, 0.0
 	for _, name := range slices.Sorted(maps.Keys(c.all)) {
 		there := c.all[name]
 		value := 0.0
@@ -54,7 +58,10 @@ func (c *Circuits) measure() {
 		}
 		if open++; open <= mostNamed {
 			c.metrics.state.WithLabelValues(name).Set(value)
+		} else {
+			rest = max(rest, value)
 		}
 	}
+	c.metrics.state.WithLabelValues(others).Set(rest)
 	c.metrics.open.Set(float64(open))
 }
