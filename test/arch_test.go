@@ -69,6 +69,7 @@ var imports = map[string][]string{
 	"pkg/actions/nats":        {"pkg/actions", "pkg/events", "pkg/retry"},
 	"pkg/actions/slack":       {"pkg/actions", "pkg/actions/egress", "pkg/actions/secret", "pkg/retry"},
 	"pkg/actions/sql":         {"pkg/actions", "pkg/actions/egress", "pkg/actions/secret", "pkg/retry"},
+	"pkg/actions/cached":      {"pkg/actions", "pkg/cachekv"}, // no adapter: it wraps them
 	"pkg/actions/cache":       {"pkg/actions", "pkg/retry"},
 	"pkg/actions/email":       {"pkg/actions", "pkg/actions/egress", "pkg/actions/secret", "pkg/retry"},
 	"pkg/actions/webhook":     {"pkg/actions", "pkg/actions/egress", "pkg/actions/secret", "pkg/retry"},

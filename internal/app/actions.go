@@ -5,6 +5,7 @@ import (
 
 	"github.com/tributary-dev/tributary/pkg/actions"
 	actioncache "github.com/tributary-dev/tributary/pkg/actions/cache"
+	"github.com/tributary-dev/tributary/pkg/actions/cached"
 	"github.com/tributary-dev/tributary/pkg/actions/egress"
 	"github.com/tributary-dev/tributary/pkg/actions/email"
 	actionlog "github.com/tributary-dev/tributary/pkg/actions/log"
@@ -42,7 +43,7 @@ func newEffects(env *environment, road *road, concurrency int) (*effects, error)
 		webhook.Type:     webhook.New(transport, secrets, webhook.Options{Version: Version}),
 	}
 	return &effects{
-		registry: registry, cache: cache,
+		actions: cached.New(registry, cache, metrics.cached), cache: cache,
 		lookups: lookup.New(transport, secrets, readers, lookup.Options{Cache: cache, Version: Version, Metrics: metrics.lookup}),
 		end: func() {
 			databases.Close()

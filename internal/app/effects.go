@@ -6,27 +6,28 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/tributary-dev/tributary/pkg/actions"
+	"github.com/tributary-dev/tributary/pkg/actions/cached"
 	"github.com/tributary-dev/tributary/pkg/cachekv"
 	"github.com/tributary-dev/tributary/pkg/lookup"
 )
 
 // effects is what carries effects out: the actions, and the lookups that some of them need before.
 type effects struct {
-	registry actions.Registry
-	lookups  *lookup.Lookups
-	cache    *cachekv.Cache
-	end      func() // when nothing runs any more
+	actions *cached.Actions
+	lookups *lookup.Lookups
+	cache   *cachekv.Cache
+	end     func() // when nothing runs any more
 }
 
 // effectMetrics are what all effects of a process share.
 type effectMetrics struct {
 	cache  *cachekv.Metrics
 	lookup *lookup.Metrics
+	cached *cached.Metrics
 }
 
 func newEffectMetrics(reg prometheus.Registerer) *effectMetrics {
-	return &effectMetrics{cache: cachekv.NewMetrics(reg), lookup: lookup.NewMetrics(reg)}
+	return &effectMetrics{cache: cachekv.NewMetrics(reg), lookup: lookup.NewMetrics(reg), cached: cached.NewMetrics(reg)}
 }
 
 const cachePause = time.Second

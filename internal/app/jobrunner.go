@@ -46,7 +46,7 @@ func runJobRunner(ctx context.Context, env *environment) error {
 	if err != nil {
 		return err
 	}
-	runner, err := jobs.NewRunner(road.js, store, effects.registry, deadletter.New(road.js), jobs.Options{
+	runner, err := jobs.NewRunner(road.js, store, effects.actions, deadletter.New(road.js), jobs.Options{
 		Concurrency: concurrency, Keep: env.config.Jobs.Keep, Owner: env.owner, ShutdownTimeout: env.config.ShutdownTimeout,
 		Traces: traces, Circuits: circuits, ParkMaxAge: env.config.Circuits.ParkMaxAge, Resolve: effects.lookups.Resolve,
 	})

@@ -76,7 +76,7 @@ func runWorker(ctx context.Context, env *environment) error {
 	}
 	w, err := worker.New(road.js, worker.Parts{
 		Rules: rules, Dedup: dedup, Jobs: jobs.NewStore(road.js, jobs.StoreOptions{Log: env.log, Metrics: env.jobs()}),
-		DeadLetters: deadletter.New(road.js), Actions: effects.registry, Traces: traces, Circuits: circuits, Lookups: effects.lookups,
+		DeadLetters: deadletter.New(road.js), Actions: effects.actions, Traces: traces, Circuits: circuits, Lookups: effects.lookups,
 	}, worker.Options{
 		ID: id, Partitions: road.applied.Partitions, Concurrency: concurrency,
 		OnError: worker.OnError(env.config.Dedup.OnError), ShutdownTimeout: env.config.ShutdownTimeout,

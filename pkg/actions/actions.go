@@ -22,6 +22,13 @@ type Request struct {
 	Timeout   time.Duration `json:"timeout"`             // of one attempt, in nanoseconds; above 0
 	Secrets   []string      `json:"secrets,omitempty"`   // references that sign: env:NAME, file:PATH
 	Permanent []int         `json:"permanent,omitempty"` // statuses that are not tried again
+	Cache     *Cache        `json:"cache,omitempty"`     // where its success is kept; nil for nowhere
+}
+
+// Cache says for how long the success of a request answers others like it.
+type Cache struct {
+	TTL time.Duration `json:"ttl"`           // in nanoseconds
+	Key string        `json:"key,omitempty"` // empty for the request itself
 }
 
 // Header is one header of a Request.

@@ -33,6 +33,7 @@ type Action struct {
 	Circuit string // shared with all actions that name it; its endpoint's where it is empty
 
 	template template
+	cached   *cached   // nil where results are not kept
 	observer *Observer // where it has lookups
 	pending  []byte    // the body of the pending request; nil where there are no lookups
 }
@@ -56,11 +57,14 @@ func (a *Action) Render(v *View) (actions.Request, error) {
 		return actions.Request{}, err
 	}
 	request.Type, request.Timeout, request.Circuit = a.Type, a.Timeout, a.Circuit
+	if request.Cache, err = a.cached.render(v.input); err != nil {
+		return actions.Request{}, err
+	}
 	return request, nil
 }
 
 // commonKeys are the keys of every action.
-var commonKeys = []string{"name", "type", "async", "timeout", "circuit"}
+var commonKeys = []string{"name", "type", "async", "timeout", "circuit", "cache"}
 
 // kind is one type of action: its own keys, and what reads them into a template and the canonical form of the keys.
 type kind struct {
@@ -97,6 +101,7 @@ func (l *loader) action(n ast.Node) (*Action, actionSpec) {
 		Circuit: l.circuit(fields["circuit"]),
 	}
 	spec := actionSpec{Name: a.Name, Type: a.Type, Async: a.Async, Timeout: a.Timeout.String(), Circuit: a.Circuit}
+	a.cached, spec.Cache = l.cached(fields["cache"], kind.name)
 	a.template, spec.own = kind.read(l, fields, n)
 	return a, spec
 }

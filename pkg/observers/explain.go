@@ -89,7 +89,7 @@ func (o *Observer) AsksForChange() bool {
 		}
 	}
 	return slices.ContainsFunc(o.Actions, func(a *Action) bool {
-		return slices.ContainsFunc(a.template.expressions(), asking.AsksForChange)
+		return a.cached != nil && a.cached.key != nil && a.cached.key.AsksForChange() || slices.ContainsFunc(a.template.expressions(), asking.AsksForChange)
 	})
 }
 

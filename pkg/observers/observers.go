@@ -132,6 +132,8 @@ type actionSpec struct {
 	Timeout string `json:"timeout"`
 	Circuit string `json:"circuit,omitempty"`
 
+	Cache *cachedSpec `json:"cache,omitempty"`
+
 	own any // the keys of its type, a struct
 }
 

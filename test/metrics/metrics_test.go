@@ -51,7 +51,9 @@ observers:
     lookup:
       - {name: order, type: http, url: "${receiver}/asked", on_error: ignore, ttl: 1s, key: "order"}
       - {name: gone, type: http, url: "${receiver}/gone"}
-    actions: [{name: forget, type: cache, key: order}]
+    actions:
+      - {name: forget, type: cache, key: order}
+      - {name: once, type: nats, subject: once, body: '"always the same"', cache: {ttl: 1s}}
   - name: gone
     match: {source: shop, entity: public.orders, ops: [insert]}
     when: after.id == 1000
