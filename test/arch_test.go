@@ -67,6 +67,7 @@ var imports = map[string][]string{
 	"pkg/actions/secret":      {},
 	"pkg/actions/log":         {"pkg/actions"},
 	"pkg/actions/nats":        {"pkg/actions", "pkg/events", "pkg/retry"},
+	"pkg/actions/search":      {"pkg/actions", "pkg/actions/egress", "pkg/actions/secret", "pkg/retry"},
 	"pkg/actions/slack":       {"pkg/actions", "pkg/actions/egress", "pkg/actions/secret", "pkg/retry"},
 	"pkg/actions/sql":         {"pkg/actions", "pkg/actions/egress", "pkg/actions/secret", "pkg/retry"},
 	"pkg/actions/cached":      {"pkg/actions", "pkg/cachekv"}, // no adapter: it wraps them

@@ -10,6 +10,7 @@ import (
 	"github.com/tributary-dev/tributary/pkg/actions/email"
 	actionlog "github.com/tributary-dev/tributary/pkg/actions/log"
 	actionnats "github.com/tributary-dev/tributary/pkg/actions/nats"
+	"github.com/tributary-dev/tributary/pkg/actions/search"
 	"github.com/tributary-dev/tributary/pkg/actions/secret"
 	"github.com/tributary-dev/tributary/pkg/actions/slack"
 	"github.com/tributary-dev/tributary/pkg/actions/sql"
@@ -38,6 +39,7 @@ func newEffects(env *environment, road *road, concurrency int) (*effects, error)
 		email.Type:       email.New(dialer, secrets, email.Options{TLS: rules}),
 		actionlog.Type:   actionlog.New(env.log),
 		actionnats.Type:  actionnats.New(road.js),
+		search.Type:      search.New(transport, secrets),
 		slack.Type:       slack.New(transport, secrets),
 		sql.Type:         databases,
 		webhook.Type:     webhook.New(transport, secrets, webhook.Options{Version: Version}),

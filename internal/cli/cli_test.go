@@ -437,7 +437,9 @@ func TestObserversAreAppliedWhole(t *testing.T) {
 	if _, err := w.run("observers", "list"); err == nil {
 		t.Error("a dry run has put observers in force")
 	}
+	w.golden("observers-diff-new", w.must("observers", "diff", file))
 	w.golden("observers-apply", w.must("observers", "apply", file))
+	w.golden("observers-diff-same", w.must("observers", "diff", file))
 	w.golden("observers-list", w.must("observers", "list"))
 	if out := w.must("observers", "apply", file); !strings.Contains(out, "in force already") {
 		t.Errorf("again: %s", out)
@@ -447,7 +449,12 @@ func TestObserversAreAppliedWhole(t *testing.T) {
 	if err := os.WriteFile(file, []byte(renamed), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	w.golden("observers-diff-renamed", w.must("observers", "diff", file))
+	w.golden("observers-diff-renamed-json", w.must("observers", "diff", file, "-o", "json"))
 	w.golden("observers-apply-renamed", w.must("observers", "apply", file))
+	if out := w.must("observers", "schema"); !strings.Contains(out, "json-schema.org") {
+		t.Errorf("the schema is %.100s", out)
+	}
 	id := w.insert(1)
 	if out := w.must("observers", "test", id); !strings.Contains(out, "orders/inform") {
 		t.Errorf("what is in force makes of an event:\n%s", out)

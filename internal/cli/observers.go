@@ -19,9 +19,11 @@ type observersCommand struct {
 	Validate observersValidateCommand `cmd:"" help:"Check files of observers."`
 	List     observersListCommand     `cmd:"" help:"List observers."`
 	Test     observersTestCommand     `cmd:"" help:"Show what observers would do for an event, and do nothing."`
+	Diff     observersDiffCommand     `cmd:"" help:"Show what a file would change of the observers in force."`
 	Apply    observersApplyCommand    `cmd:"" help:"Put observers in force, for workers that have no file of their own."`
 	Pause    observersPauseCommand    `cmd:"" help:"Let what an observer is to do wait."`
 	Resume   observersResumeCommand   `cmd:"" help:"Let a paused observer go on."`
+	Schema   observersSchemaCommand   `cmd:"" help:"Print the JSON Schema of files of observers."`
 }
 
 // rulesFlag is a key of the configuration, as in Globals.

@@ -17,6 +17,7 @@ const (
 	typeEmail   = "email"
 	typeLog     = "log"
 	typeNATS    = "nats"
+	typeSearch  = "search"
 	typeSlack   = "slack"
 	typeSQL     = "sql"
 	typeWebhook = "webhook"
@@ -80,6 +81,7 @@ func kinds() []kind {
 		{typeEmail, emailKeys, (*loader).email},
 		{typeLog, logKeys, (*loader).log},
 		{typeNATS, natsKeys, (*loader).nats},
+		{typeSearch, searchKeys, (*loader).search},
 		{typeSlack, slackKeys, (*loader).slack},
 		{typeSQL, sqlKeys, (*loader).sql},
 		{typeWebhook, webhookKeys, (*loader).webhook},
@@ -136,12 +138,6 @@ func (l *loader) actionType(n ast.Node) kind {
 	if at := slices.Index(names, s.value); at >= 0 {
 		return all[at]
 	}
-	if slices.Contains(laterTypes, s.value) {
-		l.fail(s.start, "", "type %q comes with a later release; %s", s.value, known)
-	}
 	l.fail(s.start, "", "type %q is unknown; %s", s.value, known)
 	return kind{}
 }
-
-// laterTypes are those that are announced.
-var laterTypes = []string{"search"}

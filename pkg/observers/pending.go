@@ -149,7 +149,7 @@ func (o *Observer) LookUp(ctx context.Context, v *View, fetch Fetch) (*View, []A
 }
 
 func (o *Observer) lookUp(ctx context.Context, v *View, fetch Fetch) (*View, error) {
-	answered := &View{address: v.address, raw: v.raw, input: v.input, answered: true}
+	answered := &View{address: v.address, raw: v.raw, input: v.input, sequence: v.sequence, answered: true}
 	// What fails here fails before the condition, if that waits for it.
 	unrendered := func(s *lookup, err error) error {
 		return &actions.RenderError{Condition: o.later(), Err: fmt.Errorf("lookup %s: %w", s.plain.Name, err)}

@@ -12,6 +12,7 @@ type View struct {
 	raw     []byte
 	input   *expr.Input
 
+	sequence events.Sequence
 	answered bool // the lookups of an observer are in the input
 }
 
@@ -20,7 +21,7 @@ type View struct {
 func NewView(address events.Address, raw []byte, e *events.Event) *View {
 	return &View{
 		address: address,
-		raw:     raw,
+		raw:     raw, sequence: e.Sequence,
 		input: expr.NewInput(expr.Fields{
 			Envelope: raw,
 			Data:     e.Data,
