@@ -80,6 +80,27 @@ func (r *relation) setKey(primary []string) {
 	r.key = key
 }
 
+// then gives the primary key's columns by the names that they had then, where they were renamed since and nothing else about the
+// columns is another than now.
+func (r *relation) then(facts tableFacts) []string {
+	if r.find(facts.primary) != nil || len(facts.columns) != len(r.columns) {
+		return facts.primary
+	}
+	names := map[string]string{}
+	for i, now := range facts.columns {
+		if before := r.columns[i].name; slices.Contains(facts.primary, now) {
+			names[now] = before
+		} else if before != now {
+			return facts.primary
+		}
+	}
+	then := make([]string, 0, len(facts.primary))
+	for _, now := range facts.primary {
+		then = append(then, names[now])
+	}
+	return then
+}
+
 // find gives the places of the named columns; none if one is missing: the catalog may be ahead of the stream.
 func (r *relation) find(names []string) []int {
 	places := make([]int, 0, len(names))
@@ -148,8 +169,8 @@ func parseRelation(p *payload) (*wireRelation, error) {
 type tableFacts struct {
 	found     bool     // the table is still there
 	primary   []string // columns of the primary key, in its definition order
-	columns   []string
-	partial   bool // it is partitioned, and the old rows of some partitions are not sent whole
+	columns   []string // in their order
+	partial   bool     // it is partitioned, and the old rows of some partitions are not sent whole
 	ancestors [][2]string
 }
 
@@ -186,7 +207,7 @@ func (d *describer) describe(ctx context.Context, w *wireRelation, again bool) (
 			r.columns[i].identity = slices.Contains(facts.primary, r.columns[i].name)
 		}
 	}
-	r.setKey(facts.primary)
+	r.setKey(r.then(facts))
 	names := append([][2]string{{w.schema, w.table}}, facts.ancestors...)
 	if r.published = d.patterns.matchAny(names); !r.published {
 		return r, nil
@@ -211,7 +232,7 @@ func ancestorsSQL(property string) string {
 }
 
 var factsSQL = `
-SELECT ` + primaryKeySQL + `, ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
+SELECT ` + primaryKeySQL + `, ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),
        EXISTS (SELECT FROM pg_catalog.pg_partition_tree(c.oid) AS t JOIN pg_catalog.pg_class l ON l.oid = t.relid
                 WHERE c.relkind = 'p' AND t.isleaf AND l.relreplident <> 'f'), ` + ancestorsSQL("s.nspname") + `, ` + ancestorsSQL("a.relname") + `
   FROM pg_catalog.pg_class c WHERE c.oid = $1`

@@ -73,6 +73,31 @@ func TestEachChangeHasTheShapeOfItsTime(t *testing.T) {
 	)
 }
 
+// Under FULL the wire does not say which columns are the key, and the catalog has its new name.
+func TestAKeyThatWasRenamedSinceIsStillTheKey(t *testing.T) {
+	db := newDatabase(t, pgtest.Database(t))
+	db.exec(`CREATE TABLE t (n int, b text, a int, PRIMARY KEY (b, a)); ALTER TABLE t REPLICA IDENTITY FULL`)
+	source := db.source()
+	s := newStore(t)
+	r := s.startConfirming(source, 0, nothing)
+	r.streaming()
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	db.exec(`INSERT INTO t VALUES (1, 'x', 2)`)
+	db.exec(`ALTER TABLE t RENAME b TO bb`)
+	db.exec(`ALTER TABLE t RENAME a TO b`)
+	db.exec(`DELETE FROM t`)
+	got := s.startConfirming(source, 0, nothing).events(2)
+	checkData(t, got,
+		`op "insert" schema "public" table "t" key {"b":"x","a":2} after {"n":1,"b":"x","a":2} index 1 last`,
+		`op "delete" schema "public" table "t" key {"bb":"x","b":2} before {"n":1,"bb":"x","b":2} index 1 last`,
+	)
+	if got[0].Subject[:len("events.000")] != got[1].Subject[:len("events.000")] {
+		t.Errorf("one row is in two partitions: %s, %s", got[0].Subject, got[1].Subject)
+	}
+}
+
 func TestACompositeHasTheNamesOfItsTime(t *testing.T) {
 	db := newDatabase(t, pgtest.Database(t))
 	db.exec(`CREATE TYPE pair AS (a int, b text); CREATE DOMAIN held AS pair; CREATE TYPE outside AS (p held[]);
