@@ -41,6 +41,9 @@ type Delivery struct {
 	At       time.Time
 }
 
+// NewReceiver starts one more receiver, for as long as the test lasts.
+func NewReceiver(t testing.TB) *Receiver { return newReceiver(t) }
+
 func newReceiver(t testing.TB) *Receiver {
 	r := &Receiver{t: t, done: map[string]int{}, bodies: map[string][32]byte{}, random: rand.New(rand.NewPCG(1, 2))}
 	server := httptest.NewServer(r)
