@@ -28,7 +28,7 @@ var imports = map[string][]string{
 	"internal/app": {anything},
 
 	// The operator's command, and what it reads.
-	"internal/cli": {"internal/config", "internal/generations", "internal/inspect", "internal/natsread", "pkg/actions", "pkg/actions/circuit", "pkg/deadletter", "pkg/events", "pkg/indexer", "pkg/jobs",
+	"internal/cli": {"internal/ask", "internal/config", "internal/generations", "internal/inspect", "internal/natsread", "pkg/actions", "pkg/actions/circuit", "pkg/deadletter", "pkg/events", "pkg/indexer", "pkg/jobs",
 		"pkg/checkpoint", "pkg/ingest", "pkg/observers", "pkg/pgcdc", "pkg/trace", "streams"},
 	"internal/inspect": {"internal/natskv", "internal/natsread", "pkg/actions/circuit", "pkg/deadletter", "pkg/dedupkv", "pkg/events", "pkg/indexer", "pkg/ingest",
 		"pkg/jobs", "pkg/observers", "pkg/pgcdc", "pkg/trace", "pkg/worker"},
@@ -79,6 +79,9 @@ var imports = map[string][]string{
 
 	// The rules in force.
 	"internal/generations": {"internal/natskv", "internal/natsread", "pkg/events", "pkg/observers"},
+
+	// What an operator asks of a leader.
+	"internal/ask": {"pkg/pgcdc"},
 
 	// The leaves.
 	"internal/config":         {"pkg/events"},

@@ -136,6 +136,7 @@ func pgSources(env *environment, road *road) ([]*pgcdc.Source, error) {
 	}
 	for _, o := range all {
 		o.Partitions, o.MaxEvent, o.Oversize, o.Metrics = road.applied.Partitions, maxEvent(road), keepOversize(dead, o.Name), metrics
+		o.Serve = serveAsks(env, road.nc, o.Name)
 		source, err := pgcdc.New(o)
 		if err != nil {
 			return nil, err

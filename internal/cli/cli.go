@@ -29,7 +29,7 @@ type Commands struct {
 	DLQ        dlqCommand        `cmd:"" name:"dlq" help:"List dead letters, show, retry and remove them."`
 	Jobs       jobsCommand       `cmd:"" help:"List jobs, show, cancel and hurry them."`
 	Observers  observersCommand  `cmd:"" help:"Validate observers, list them, test them with an event."`
-	Snapshot   snapshotCommand   `cmd:"" help:"Set a source up anew, with all its rows."`
+	Snapshot   snapshotCommand   `cmd:"" help:"Read the rows of a table once more, or set a source up anew."`
 	Checkpoint checkpointCommand `cmd:"" help:"Show where sources are, who changed that, and set it."`
 	Circuits   circuitsCommand   `cmd:"" help:"List circuits, open and reset them."`
 	Search     searchCommand     `cmd:"" help:"Search events in the index."`

@@ -157,6 +157,9 @@ func printSources(p *printer, sources []inspect.Source) {
 	p.table([]column{{title: "SOURCE", cut: true}, {title: "LEADER", cut: true}, {title: "EPOCH", right: true}, {title: "PHASE"},
 		{title: "STORED"}, {title: "LAG"}}, rows)
 	for _, s := range sources {
+		for _, reading := range s.Reading {
+			p.line("  %s: reading %s", s.Name, progressLine(reading))
+		}
 		printDatabase(p, s)
 	}
 	p.line("")

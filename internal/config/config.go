@@ -46,18 +46,22 @@ type NATS struct {
 
 // Source is one PostgreSQL database whose changes become events.
 type Source struct {
-	Name        string        `key:"name" help:"the source's name in subjects and ids: [a-z][a-z0-9_]{0,52}"`
-	Postgres    Secret        `key:"postgres" help:"the database: env:NAME, file:PATH, or postgres://user@host/database"`
-	Tables      []string      `key:"tables" default:"public.*" help:"the tables to publish, as schema.table; * stands for any part of a name; those of a pattern that begins with ! are left out"`
-	Ops         []string      `key:"ops" help:"the operations to publish: insert, update, delete, truncate, snapshot, message; empty publishes all"`
-	Filter      string        `key:"filter" help:"a condition in CEL, as observers have it, with the variables schema and table; a change for which it is false is not published"`
-	Exclude     []string      `key:"exclude" help:"the columns to leave out, as table.column or schema.table.column; * stands for any part of a name; with ? behind it, one that need not be there"`
-	Mask        Mask          `key:"mask" help:"the columns whose values to replace, named as in exclude, with how: sha256, hmac (needs mask_key) or redact"`
-	MaskKey     Secret        `key:"mask_key" help:"the key of hmac, at least 16 bytes: env:NAME or file:PATH"`
-	Slot        string        `key:"slot" help:"the replication slot; tributary_<name> when empty"`
-	Publication string        `key:"publication" help:"the publication; tributary_<name> when empty"`
-	Snapshot    bool          `key:"snapshot" default:"true" help:"whether the rows that are there at the first start become events"`
-	Heartbeat   time.Duration `key:"heartbeat" default:"10s" min:"0s" help:"how often an idle database's slot is moved on; 0s never"`
+	Name        string   `key:"name" help:"the source's name in subjects and ids: [a-z][a-z0-9_]{0,52}"`
+	Postgres    Secret   `key:"postgres" help:"the database: env:NAME, file:PATH, or postgres://user@host/database"`
+	Tables      []string `key:"tables" default:"public.*" help:"the tables to publish, as schema.table; * stands for any part of a name; those of a pattern that begins with ! are left out"`
+	Ops         []string `key:"ops" help:"the operations to publish: insert, update, delete, truncate, snapshot, message; empty publishes all"`
+	Filter      string   `key:"filter" help:"a condition in CEL, as observers have it, with the variables schema and table; a change for which it is false is not published"`
+	Exclude     []string `key:"exclude" help:"the columns to leave out, as table.column or schema.table.column; * stands for any part of a name; with ? behind it, one that need not be there"`
+	Mask        Mask     `key:"mask" help:"the columns whose values to replace, named as in exclude, with how: sha256, hmac (needs mask_key) or redact"`
+	MaskKey     Secret   `key:"mask_key" help:"the key of hmac, at least 16 bytes: env:NAME or file:PATH"`
+	Slot        string   `key:"slot" help:"the replication slot; tributary_<name> when empty"`
+	Publication string   `key:"publication" help:"the publication; tributary_<name> when empty"`
+	Snapshot    bool     `key:"snapshot" default:"true" help:"whether the rows that a table holds when it is first read become events, at the first start and when it is added later"`
+
+	SnapshotParallel int  `key:"snapshot_parallel" default:"2" min:"1" max:"64" help:"the connections that read the rows at the first start"`
+	SnapshotRate     Size `key:"snapshot_rate" default:"0" min:"0" help:"the most bytes of rows that are read in a second, to spare the database; 0 is no bound"`
+
+	Heartbeat time.Duration `key:"heartbeat" default:"10s" min:"0s" help:"how often an idle database's slot is moved on; 0s never"`
 }
 
 // Mask says by name of columns what replaces their values.

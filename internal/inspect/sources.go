@@ -32,6 +32,8 @@ type Source struct {
 	LastTime    time.Time    `json:"last_event_time,omitzero"` // of the commit
 	Lag         Lag          `json:"lag"`
 	Database    *Standing    `json:"database,omitempty"` // where the configuration names it
+
+	Reading []pgcdc.Progress `json:"reading,omitempty"` // of rows: a snapshot, new tables, what was asked for
 }
 
 // Lag is what is not stored yet.
@@ -166,6 +168,11 @@ func readPosition(ctx context.Context, stream jetstream.Stream, source *Source) 
 	}
 	source.Epoch, source.Incarnation, source.Phase, source.Slot = p.Epoch, p.Incarnation, p.Phase, p.Slot
 	source.Stored, source.Progress = p.EndLSN, msg.Time.UTC()
+	if source.Name != events.InboxSource {
+		if source.Reading, _, err = pgcdc.ReadProgress(p); err != nil {
+			return fmt.Errorf("read the position of %s: %w", source.Name, err)
+		}
+	}
 	return nil
 }
 

@@ -37,6 +37,7 @@ const (
 	codeTooManyOfThem    = "53400"
 	codeFeatureMissing   = "0A000"
 	codeObjectNotInState = "55000"
+	codeCanceled         = "57014"
 )
 
 // connector makes connections of both kinds, with the session settings that values rely on.

@@ -23,6 +23,10 @@ type Metrics struct {
 	retained     *prometheus.GaugeVec
 	safe         *prometheus.GaugeVec
 	walStatus    *prometheus.GaugeVec
+
+	snapshotBytes *prometheus.CounterVec
+	snapshotDone  *prometheus.GaugeVec
+	snapshotLeft  *prometheus.GaugeVec
 }
 
 // NewMetrics makes the collectors, and registers them where registerer is not nil.
@@ -50,10 +54,14 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 		retained:     gauge("wal_retained_bytes", "How much of the write-ahead log the slot keeps, as the leader sees it."),
 		safe:         gauge("wal_safe_bytes", "How much may be written before the slot is in danger, as the leader sees it; -1 where nothing limits what is kept."),
 		walStatus:    gauge("wal_status", "1 for the slot's wal_status, as the leader sees it.", "status"),
+
+		snapshotBytes: counter("snapshot_bytes_total", "Bytes of the values of rows that were read by snapshots."),
+		snapshotDone:  gauge("snapshot_done_ratio", "How much of the rows that are to be read was read, by estimate; 1 where none are to be read."),
+		snapshotLeft:  gauge("snapshot_left_seconds", "How long the reading of rows may still take; 0 where none are to be read, and where nobody knows."),
 	}
 	if registerer != nil {
 		registerer.MustRegister(m.changes, m.transactions, m.textValues, m.snapshotRows, m.oversize, m.filtered, m.filterErrors, m.received, m.confirmed, m.heartbeat,
-			m.lagBytes, m.lagSeconds, m.retained, m.safe, m.walStatus)
+			m.snapshotBytes, m.snapshotDone, m.snapshotLeft, m.lagBytes, m.lagSeconds, m.retained, m.safe, m.walStatus)
 	}
 	return m
 }
@@ -67,6 +75,9 @@ type sourceMetrics struct {
 	received, confirmed, heartbeat                   prometheus.Gauge
 	lagBytes, lagSeconds, retained, safe             prometheus.Gauge
 	walStatus                                        map[string]prometheus.Gauge
+
+	snapshotBytes              prometheus.Counter
+	snapshotDone, snapshotLeft prometheus.Gauge
 }
 
 func (m *Metrics) of(source string) *sourceMetrics {
@@ -89,6 +100,10 @@ func (m *Metrics) of(source string) *sourceMetrics {
 		retained:     m.retained.WithLabelValues(source),
 		safe:         m.safe.WithLabelValues(source),
 		walStatus:    map[string]prometheus.Gauge{},
+
+		snapshotBytes: m.snapshotBytes.WithLabelValues(source),
+		snapshotDone:  m.snapshotDone.WithLabelValues(source),
+		snapshotLeft:  m.snapshotLeft.WithLabelValues(source),
 	}
 	for _, op := range events.Ops() {
 		s.changes[op] = m.changes.WithLabelValues(source, string(op))

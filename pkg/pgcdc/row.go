@@ -183,7 +183,7 @@ func (d *decoder) holdRow(ctx context.Context, c *change, rel *relation, row, ol
 	if !d.sieve.passes(ctx, &c.Change) {
 		return nil
 	}
-	d.touched(rel, d.xid, row, old)
+	d.touched(c.Op, rel, d.xid, row, old)
 	return d.hold(ctx, c)
 }
 

@@ -28,11 +28,11 @@ func (r *run) newRowEvents() *rowEvents {
 	}
 }
 
-// put puts a row as an event at its place, unless a filter holds it back. The values are of the table's columns, and behind them of the row's ctid where
-// the table has no key.
-func (e *rowEvents) put(ctx context.Context, out *output, t *snapshotTable, values [][]byte, at events.Sequence) error {
+// put puts a row as an event at its place, unless a filter holds it back. The values are of the table's columns; ctid names
+// a row of a table without a key.
+func (e *rowEvents) put(ctx context.Context, out *output, t *snapshotTable, values [][]byte, ctid []byte, at events.Sequence) error {
 	e.row = e.row[:0]
-	for _, value := range values[:len(t.relation.columns)] {
+	for _, value := range values {
 		if value == nil {
 			e.row = append(e.row, field{kind: fieldNull})
 		} else {
@@ -54,7 +54,7 @@ func (e *rowEvents) put(ctx context.Context, out *output, t *snapshotTable, valu
 	}
 	named := c.path
 	if !t.keyed() {
-		named = values[len(values)-1]
+		named = ctid
 	}
 	c.id = events.AppendSnapshotID(c.id[:0], e.source, e.incarnation, e.lsn, t.OID, named)
 	c.ID = c.id

@@ -3,7 +3,6 @@ package pgcdc
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -50,12 +49,23 @@ func (r *run) setUp(ctx context.Context, system *system) error {
 		Position: *position, Last: events.Sequence{Commit: uint64(position.CommitLSN)}, Through: slot.start,
 	}
 	if r.opts.Snapshot {
-		if err := r.snapshot(ctx, cursor{Time: time.Now().UTC()}, slot.snapshot); err != nil {
+		if err := r.snapshot(ctx, slot.snapshot); err != nil {
 			return err
 		}
 	}
 	closeConn(ctx, conn) // it only kept the exported snapshot
 	return r.stream(ctx)
+}
+
+// setUpAgain begins a set-up anew that was cut off before it had stored a row.
+func (r *run) setUpAgain(ctx context.Context, system *system) error {
+	if err := r.dropOwnSlot(ctx); err != nil {
+		return err
+	}
+	if err := r.prepare(ctx, system); err != nil {
+		return err
+	}
+	return r.setUp(ctx, system)
 }
 
 // newSlot is what was made.

@@ -3,87 +3,130 @@ package pgcdc
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tributary-dev/tributary/pkg/events"
 	"github.com/tributary-dev/tributary/pkg/ingest"
 )
 
 const (
-	chunkRows  = ingest.MaxBatchItems - 1 // with its mark a chunk is stored whole or not at all
+	chunkRows  = ingest.MaxBatchItems - 1 // with its mark a batch is stored whole or not at all
 	chunkBytes = 1 << 20
 )
 
-// cursor says how far a snapshot has come. It is stored in one step with the last row that it covers.
+// cursor says which rows of the exported snapshot are stored. It is stored in one step with the rows that it covers, and
+// good as long as the files are those of the snapshot, also when the snapshot itself is gone (leaveToWatermarks).
 type cursor struct {
+	tally
 	Time  time.Time `json:"time"`            // of all its events
-	Rows  uint32    `json:"rows"`            // so far, of all tables
-	Table uint32    `json:"table,omitempty"` // the one that is being read; those with lower OIDs are done
-	File  uint32    `json:"file,omitempty"`  // the table's file, where its rows are known by their place in it
-	After [][]byte  `json:"after,omitempty"` // PostgreSQL's texts of the last row's key columns, or of its ctid; none at the table's begin
+	Seen  string    `json:"seen,omitempty"`  // the snapshot, as pg_current_snapshot has it
+	Table uint32    `json:"table,omitempty"` // all tables with lower OIDs are stored, as they are published
+	Piece uint32    `json:"piece,omitempty"` // and of this one all partitions with lower OIDs than this
+	Open  []piece   `json:"open,omitempty"`  // what of those from there on is not untouched
+
+	After [][]byte `json:"after,omitempty"` // as an earlier version wrote it: the last row's key; what Table has behind it is left
 }
 
-// resumeSnapshot reads what a snapshot that was cut off has not read. The exported snapshot went with the connection that
-// made it, so the rows are read as they are now, and may have changed since the slot was made. The stream then brings
-// these changes, in order, each with the row as it was after it; so the last event of a row is its last state, whichever
-// was read here. A row that was deleted or moved away meanwhile is missing here, but not there.
-func (r *run) resumeSnapshot(ctx context.Context) error {
-	c := cursor{Time: time.Now().UTC()}
-	if stored := r.state.Position.Cursor; len(stored) > 0 {
-		if err := json.Unmarshal(stored, &c); err != nil {
-			return refused("the cursor of the snapshot of %s can't be read (%w): to start over: %s", r.opts.Name, err, r.resetCommand())
+// errHurry ends the reading of the exported snapshot while rows are left.
+var errHurry = errors.New("the snapshot keeps too much of the log")
+
+// snapshot reads the rows as of the exported snapshot, over several connections, and puts them before all that the slot
+// brings. It leaves r.state at the begin of the stream.
+type snapshot struct {
+	*run
+	plan   *plan
+	slot   events.LSN
+	cursor cursor // but for what the plan knows; guarded by turn
+	pace   pace
+	report *report
+
+	mu    sync.Mutex
+	index uint32        // of the last place that was given out; guarded by mu
+	tail  chan struct{} // closed when the batch of the last turn was put; guarded by mu
+}
+
+// snapshot reads all rows, and goes on with watermarks where it has to be quick.
+func (r *run) snapshot(ctx context.Context, exported string) error {
+	s := &snapshot{
+		run: r, slot: r.out.position.EndLSN, cursor: cursor{Time: time.Now().UTC()}, pace: pace{began: time.Now()}, report: r.newReport(),
+		tail: make(chan struct{}),
+	}
+	close(s.tail)
+	conns, err := s.connect(ctx, exported)
+	defer func() {
+		for _, conn := range conns {
+			closeConn(ctx, conn)
 		}
-	}
-	r.opts.Log.Info("going on with the snapshot", "rows", c.Rows, "table", c.Table)
-	return r.snapshot(ctx, c, "")
-}
-
-// snapshot reads all rows behind c, as of the exported snapshot, or as they are now where there is none, and leaves
-// r.state at the begin of the stream.
-func (r *run) snapshot(ctx context.Context, c cursor, exported string) error {
-	conn, err := r.connector.open(ctx)
+	}()
 	if err != nil {
-		return fmt.Errorf("connect for the snapshot: %w", err)
+		return err
 	}
-	defer closeConn(ctx, conn)
-	if err := r.beginSnapshot(ctx, conn, exported); err != nil {
-		return fmt.Errorf("begin the snapshot: %w", err)
-	}
-	tables, err := r.snapshotTables(ctx, conn)
-	if err != nil {
+	if err := s.makePlan(ctx, conns[0]); err != nil {
 		return fmt.Errorf("list the tables of the snapshot: %w", err)
 	}
-	s := &snapshot{
-		run: r, rows: r.newRowEvents(), conn: conn.PgConn(), cursor: c, slot: r.out.position.EndLSN,
+	if err := s.mark(ctx, r.out, 0, 0, 0); err != nil { // from here on it goes on where it was cut off
+		return err
 	}
-	s.rows.lsn, s.rows.time = s.slot, c.Time
-	for _, t := range tables {
-		if t.OID < c.Table {
-			continue
-		}
-		if err := s.read(ctx, t); err != nil {
-			return fmt.Errorf("read the rows of %s: %w", t.relation, err)
-		}
+	if err := s.readAll(ctx, conns); err != nil && !errors.Is(err, errHurry) {
+		return err
+	}
+	s.fill(&s.cursor)
+	if s.cursor.Table != math.MaxUint32 {
+		r.opts.Log.Info("the rest of the snapshot is read among the changes", "rows", s.cursor.ReadRows)
+		return r.leaveToWatermarks(ctx, s.cursor)
 	}
 	r.out.position.Phase, r.out.position.Cursor = ingest.PhaseStreaming, nil
 	r.out.mark(s.slot)
 	if err := r.out.flush(ctx); err != nil {
 		return err
 	}
-	r.opts.Log.Info("snapshot done", "rows", s.cursor.Rows)
-	r.state.Last, r.state.Through, r.state.Position = s.at(), s.slot, r.out.position
+	s.report.nothing()
+	r.opts.Log.Info("snapshot done", "rows", s.cursor.ReadRows, "bytes", s.cursor.ReadBytes, "took", time.Since(s.pace.began).Round(time.Millisecond))
+	r.state.Last, r.state.Through, r.state.Position = s.at(r.out.position.Index), s.slot, r.out.position
 	return nil
 }
 
+func (r *run) newReport() *report {
+	return &report{log: r.opts.Log, metrics: r.metrics, logged: time.Now()}
+}
+
+// connect opens the connections that read, on one and the same snapshot: as many as the server lets in, at least one.
+func (s *snapshot) connect(ctx context.Context, exported string) ([]*pgx.Conn, error) {
+	var conns []*pgx.Conn
+	for range max(1, s.opts.SnapshotParallel) {
+		conn, err := s.connector.open(ctx)
+		switch {
+		case err == nil:
+			conns = append(conns, conn)
+		case len(conns) == 0:
+			return nil, fmt.Errorf("connect for the snapshot: %w", err)
+		default:
+			s.opts.Log.Warn("the snapshot is read over fewer connections than sources[].snapshot_parallel", "connections", len(conns), "err", err)
+			return conns, nil
+		}
+		if err := s.beginSnapshot(ctx, conn, exported); err != nil {
+			return conns, fmt.Errorf("begin the snapshot: %w", err)
+		}
+	}
+	return conns, nil
+}
+
+// beginSnapshot begins a transaction that reads rows: as of an exported snapshot in the order of their places, or, where
+// none is named, as they are now.
 func (r *run) beginSnapshot(ctx context.Context, conn *pgx.Conn, exported string) error {
 	statements := []string{"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"}
 	if exported != "" {
-		statements = append(statements, "SET TRANSACTION SNAPSHOT "+quoteLiteral(exported))
+		statements = append(statements, "SET TRANSACTION SNAPSHOT "+quoteLiteral(exported),
+			"SET LOCAL enable_seqscan = off", "SET LOCAL enable_indexscan = off", "SET LOCAL enable_bitmapscan = off",
+			"SET LOCAL enable_tidscan = on") // rows come by their places, from the blocks that were asked for
 	}
 	statements = append(statements,
 		"SET LOCAL enable_sort = off",                   // a key's order comes from its index, not from a copy of the table
@@ -110,111 +153,115 @@ func (r *run) unbound(ctx context.Context, conn *pgconn.PgConn) error {
 	return nil
 }
 
-// snapshot is the reader's state.
-type snapshot struct {
-	*run
-	rows   *rowEvents
-	conn   *pgconn.PgConn
-	cursor cursor
-	slot   events.LSN
-	table  *relation // that is being read
-	place  place     // of the last row, in a table without a key
-}
-
-// at is the place of the last row: before all that the slot brings.
-func (s *snapshot) at() events.Sequence {
-	return events.Sequence{Commit: uint64(s.slot - 1), Index: s.cursor.Rows}
-}
-
-// read reads the rows of a table behind the cursor, as they come from the server, so that no table is ever in memory.
-func (s *snapshot) read(ctx context.Context, t *snapshotTable) error {
-	s.table = t.relation
-	if s.cursor.Table != t.OID {
-		s.cursor.Table, s.cursor.After = t.OID, nil
-	} else if !t.keyed() && s.cursor.File != t.File && s.cursor.After != nil {
-		s.opts.Log.Warn("the table was rewritten, and has no key: its rows are read again from the first", "table", t.relation.String())
-		s.cursor.After = nil
-	}
-	s.cursor.After = s.unseal(t.relation, s.cursor.After)
-	if after := len(s.cursor.After); after > 0 && after != max(1, len(t.relation.key)) {
-		s.opts.Log.Warn("the table has another key than before: its rows are read again from the first", "table", t.relation.String())
-		s.cursor.After = nil
-	}
-	s.cursor.File, s.place = t.File, place{}
-	reader := s.conn.ExecParams(ctx, t.query(s.cursor.After != nil), s.cursor.After, nil, nil, nil)
-	before := s.cursor.Rows
-	for reader.NextRow() {
-		if err := s.add(ctx, t, reader.Values()); err != nil {
-			return err // the connection is given up with it
+// readAll reads what the plan has, and watches meanwhile what the slot keeps.
+func (s *snapshot) readAll(ctx context.Context, conns []*pgx.Conn) error {
+	group, ctx := errgroup.WithContext(ctx)
+	watched, stop := context.WithCancel(ctx)
+	defer stop()
+	group.Go(func() error { return s.watchSlot(watched) })
+	group.Go(func() error {
+		defer stop()
+		readers, ctx := errgroup.WithContext(ctx)
+		for _, conn := range conns {
+			reader := s.newChunkReader(conn)
+			readers.Go(func() error { return reader.run(ctx) })
 		}
-	}
-	if _, err := reader.Close(); err != nil {
-		return err
-	}
-	s.opts.Log.Info("table read", "table", t.relation.String(), "rows", s.cursor.Rows-before)
-	return nil
+		return readers.Wait()
+	})
+	return group.Wait()
 }
 
-// add puts one row into the batch, and the batch with its mark into the feed when it is large.
-func (s *snapshot) add(ctx context.Context, t *snapshotTable, values [][]byte) error {
-	if s.cursor.Rows == math.MaxUint32 {
-		return refused("the snapshot of %s has more than %d rows: set sources[].snapshot to false, or name fewer tables", s.opts.Name, s.cursor.Rows)
+// at is the place of a row: before all that the slot brings.
+func (s *snapshot) at(index uint32) events.Sequence {
+	return events.Sequence{Commit: uint64(s.slot - 1), Index: index}
+}
+
+// turn is the right to put a batch: batches are put in the order of their places, and made side by side.
+type turn struct {
+	first  uint32 // the index of its first row
+	before <-chan struct{}
+	put    chan<- struct{}
+}
+
+// line gives out the next places.
+func (s *snapshot) line(rows int) (turn, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if uint32(rows) > math.MaxUint32-s.index {
+		return turn{}, refused("the snapshot of %s has more than %d rows: set sources[].snapshot to false, or name fewer tables", s.opts.Name, uint32(math.MaxUint32))
 	}
-	s.cursor.Rows++
-	s.metrics.snapshotRows.Inc()
-	if err := s.follow(t, values); err != nil {
-		return err
-	}
-	if s.state.Stored(s.at()) {
+	put := make(chan struct{})
+	t := turn{first: s.index + 1, before: s.tail, put: put}
+	s.index += uint32(rows)
+	s.tail = put
+	return t, nil
+}
+
+// await returns when all batches before were put.
+func (t *turn) await(ctx context.Context) error {
+	select {
+	case <-t.before:
 		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	if err := s.rows.put(ctx, s.out, t, values, s.at()); err != nil {
-		return err
-	}
-	if b := s.out.batch; len(b.Items) < chunkRows && len(b.Buf) < chunkBytes {
-		return nil
-	}
-	return s.mark(ctx)
 }
 
-// follow moves the cursor behind a row.
-func (s *snapshot) follow(t *snapshotTable, values [][]byte) error {
-	if !t.keyed() {
-		ctid := values[len(values)-1]
-		at, ok := parsePlace(ctid)
-		if !ok || !s.place.before(at) {
-			return fmt.Errorf("the rows do not come in the order of their places: %s", ctid)
-		}
-		s.place = at
-		s.keep(0, ctid)
-		return nil
-	}
-	for n, i := range t.relation.key {
-		s.keep(n, values[i])
-	}
-	return nil
+// fill completes a cursor with what is left now. It is for who has the turn.
+func (s *snapshot) fill(c *cursor) {
+	c.Table, c.Piece, c.Open = s.plan.left()
+	c.Done = s.plan.done()
+	c.SecondsLeft = s.pace.left(c.Done, time.Now())
 }
 
-// keep copies the nth value of the cursor.
-func (s *snapshot) keep(n int, value []byte) {
-	for len(s.cursor.After) <= n {
-		s.cursor.After = append(s.cursor.After, nil)
-	}
-	s.cursor.After[n] = append(s.cursor.After[n][:0], value...)
-}
-
-// mark hands over the rows with the cursor behind them.
-func (s *snapshot) mark(ctx context.Context) error {
-	stored := s.cursor
-	var err error
-	if stored.After, err = s.seal(s.table, stored.After); err != nil {
-		return err
-	}
-	encoded, err := json.Marshal(stored)
+// mark puts the cursor behind the rows of a batch, whose last place is index. It is for who has the turn.
+func (s *snapshot) mark(ctx context.Context, out *output, index uint32, rows, bytes uint64) error {
+	s.cursor.ReadRows += rows
+	s.cursor.ReadBytes += bytes
+	s.fill(&s.cursor)
+	encoded, err := json.Marshal(s.cursor)
 	if err != nil {
 		return fmt.Errorf("encode the cursor: %w", err)
 	}
-	s.out.position.Cursor = encoded
-	s.out.mark(s.slot)
-	return s.out.flush(ctx)
+	position := &s.out.position
+	position.CommitLSN, position.Index, position.XID, position.Cursor = s.slot-1, index, 0, encoded
+	out.position = *position
+	out.mark(s.slot)
+	s.report.read(rows, bytes)
+	s.report.at("the snapshot", &s.cursor.tally, time.Now())
+	return out.flush(ctx)
+}
+
+const lookAtSlotEvery = 5 * time.Second
+
+// watchSlot ends the reading when the slot is about to be lost for what it keeps: what is left is then read among the
+// changes, whose log can be let go.
+func (s *snapshot) watchSlot(ctx context.Context) error {
+	tick := time.NewTicker(lookAtSlotEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		var there Standing
+		err := s.query.do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+			there, err = stand(ctx, conn, s.opts.Slot)
+			return err
+		})
+		if err != nil {
+			continue // who reads will notice
+		}
+		if there.inDanger() {
+			s.opts.Log.Warn("the slot keeps almost as much of the log as max_slot_wal_keep_size allows", "bytes", there.Retained(), "left", there.SafeBytes)
+			return errHurry
+		}
+	}
+}
+
+// inDanger tells whether the slot will soon be lost if nobody reads from it.
+func (s Standing) inDanger() bool {
+	const part = 10
+	return s.WALStatus == "unreserved" || s.SafeBytes >= 0 && s.Exists && s.SafeBytes < s.Retained()/part
 }

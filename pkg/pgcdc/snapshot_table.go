@@ -5,10 +5,13 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/tributary-dev/tributary/pkg/events"
 )
 
 // snapshotTable is a table whose rows a snapshot reads.
@@ -154,44 +157,92 @@ func (r *run) describeTable(ctx context.Context, conn *pgx.Conn, p *publishedTab
 	return t, nil
 }
 
-// query reads the table in the order of its key, or of the rows' places where it has none, which are then the last column.
-func (t *snapshotTable) query(after bool) string {
-	r := t.relation
-	columns := make([]string, len(r.columns), len(r.columns)+1)
-	for i := range r.columns {
-		columns[i] = quoteIdent(r.columns[i].name)
+// clone gives a copy that shares nothing that changes.
+func (t *snapshotTable) clone() *snapshotTable {
+	own, relation := *t, *t.relation
+	relation.columns = slices.Clone(relation.columns)
+	relation.subjects = map[events.Op][]string{}
+	own.relation = &relation
+	return &own
+}
+
+func (t *snapshotTable) columns() string {
+	columns := make([]string, len(t.relation.columns))
+	for i := range t.relation.columns {
+		columns[i] = quoteIdent(t.relation.columns[i].name) + ", "
 	}
-	var conditions []string
+	return strings.Join(columns, "")
+}
+
+// chunkQuery reads some blocks of a piece of the table; the rows' places are the last column.
+func (t *snapshotTable) chunkQuery(piece string, s span) string {
+	query := "SELECT " + t.columns() + "ctid FROM ONLY " + piece + " WHERE " + s.condition()
 	if t.filter != "" {
-		conditions = append(conditions, "("+t.filter+")")
+		query += " AND (" + t.filter + ")"
+	}
+	return query
+}
+
+// liveColumns are the last ones of a liveQuery.
+const (
+	liveCTID     = iota // the row's place
+	livePiece           // the OID of the table that holds it
+	liveXmin            // the transaction that wrote it as it is
+	liveLeft            // whether it is where rows are left
+	liveColumns         // how many
+	onlyLive     = "ctid, tableoid, xmin, "
+	liveLeftTrue = "t"
+)
+
+// liveQuery says which rows of a table are read as they are now.
+type liveQuery struct {
+	after bool   // behind a row, whose key columns or place are the parameters
+	left  string // a condition of what is left; empty for all
+	since string // with left: rows that this transaction or a later one wrote are read as well
+	where string // what was asked for; empty for all
+	limit int
+}
+
+// query reads rows in the order of their key, or of their places where there is none.
+func (t *snapshotTable) query(q liveQuery) string {
+	r := t.relation
+	var conditions []string
+	for _, condition := range []string{t.filter, q.where} {
+		if condition != "" {
+			conditions = append(conditions, "("+condition+"\n)")
+		}
+	}
+	left := "true"
+	if q.left != "" {
+		left = q.left
+		conditions = append(conditions, "("+left+" OR pg_catalog.age(xmin) <= pg_catalog.age('"+q.since+"'::xid))")
 	}
 	var keys, bounds []string
 	for n, i := range r.key {
-		keys = append(keys, columns[i])
+		keys = append(keys, quoteIdent(r.columns[i].name))
 		bounds = append(bounds, fmt.Sprintf("$%d::%s", n+1, t.types[i]))
 	}
 	order := ""
 	switch {
 	case len(keys) > 0:
 		order = " ORDER BY " + strings.Join(keys, ", ")
-		if after {
+		if q.after {
 			conditions = append(conditions, "("+strings.Join(keys, ", ")+") > ("+strings.Join(bounds, ", ")+")")
 		}
-	case after:
+	case q.after:
 		conditions = append(conditions, "ctid > $1::tid")
-	}
-	if len(keys) == 0 {
-		columns = append(columns, "ctid")
+	default:
+		conditions = append(conditions, "ctid >= '(0,0)'")
 	}
 	from := " FROM ONLY "
 	if t.Partitioned {
 		from = " FROM "
 	}
-	query := "SELECT " + strings.Join(columns, ", ") + from + quoteIdent(r.schema) + "." + quoteIdent(r.table)
+	query := "SELECT " + t.columns() + onlyLive + "(" + left + ")" + from + quoteIdent(r.schema) + "." + quoteIdent(r.table)
 	if len(conditions) > 0 {
 		query += " WHERE " + strings.Join(conditions, " AND ")
 	}
-	return query + order
+	return query + order + " LIMIT " + strconv.Itoa(q.limit)
 }
 
 // place is where a row lies: a ctid.

@@ -26,7 +26,7 @@ type Options struct {
 	Tables      []string // patterns schema.table, with * within a part; those behind a ! are left out
 	Slot        string   // tributary_<name> if empty
 	Publication string   // tributary_<name> if empty
-	Snapshot    bool     // read the rows that are there at the first start
+	Snapshot    bool     // read the rows that are there at the first start, and those of tables that are added later
 	Partitions  int      // of EVENTS
 	Heartbeat   time.Duration
 	MaxEvent    int // bytes; a larger event goes to Oversize, and its stub on; 0 is no bound
@@ -44,6 +44,15 @@ type Options struct {
 	// source, and has to give the same answer for the same event. An event for which it errors is published.
 	Keep func(*Candidate) (bool, error)
 
+	SnapshotParallel int   // connections that read the rows at the first start; 1 if 0
+	SnapshotRate     int64 // bytes of rows that are read in a second; 0 is no bound
+
+	// Serve is called while changes are read, for whoever asks for the rows of a table; it returns when ctx ends. It may
+	// be nil. ask is safe for concurrent use.
+	Serve func(ctx context.Context, ask func(context.Context, Ask) (Answer, error)) error
+
+	snapshotChunk int // bytes of a table's file that one connection reads at a time
+
 	// Oversize keeps the envelope of an event that is larger than MaxEvent. It has to be idempotent by id, since an event
 	// may be read again, and to copy what it keeps.
 	Oversize func(ctx context.Context, id string, envelope []byte) error
@@ -57,6 +66,7 @@ type Source struct {
 	ops       map[events.Op]bool // that are published; nil for all
 	connector *connector
 	metrics   *sourceMetrics
+	limit     *throttle
 	contacted atomic.Bool // the database let us in once: from then on a refusal to do so is trouble that passes
 }
 
@@ -85,6 +95,10 @@ func New(o Options) (*Source, error) {
 		return nil, fmt.Errorf("events.partitions must be at least 1, got %d", o.Partitions)
 	case o.Heartbeat < 0:
 		return nil, fmt.Errorf("%s.heartbeat must not be negative, got %s", key, o.Heartbeat)
+	case o.SnapshotParallel < 0:
+		return nil, fmt.Errorf("%s.snapshot_parallel must not be negative, got %d", key, o.SnapshotParallel)
+	case o.SnapshotRate < 0:
+		return nil, fmt.Errorf("%s.snapshot_rate must not be negative, got %d", key, o.SnapshotRate)
 	case o.MaxEvent < 0 || o.MaxEvent > 0 && o.Oversize == nil:
 		return nil, fmt.Errorf("an event of at most %d bytes needs a place for larger ones", o.MaxEvent)
 	}
@@ -105,7 +119,8 @@ func New(o Options) (*Source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s.postgres: %w", key, err)
 	}
-	return &Source{opts: o, patterns: p, rules: rules, ops: ops, connector: c, metrics: o.Metrics.of(o.Name)}, nil
+	return &Source{opts: o, patterns: p, rules: rules, ops: ops, connector: c, metrics: o.Metrics.of(o.Name),
+		limit: &throttle{rate: o.SnapshotRate}}, nil
 }
 
 func parseOps(list []events.Op) (map[events.Op]bool, error) {
@@ -177,14 +192,11 @@ func (r *run) run(ctx context.Context) error {
 		}
 		return r.setUp(ctx, system)
 	case ingest.PhaseSetup:
-		if err := r.dropOwnSlot(ctx); err != nil {
-			return err
-		}
-		if err := r.prepare(ctx, system); err != nil {
-			return err
-		}
-		return r.setUp(ctx, system)
+		return r.setUpAgain(ctx, system)
 	case ingest.PhaseSnapshot:
+		if r.state.Position.Cursor == nil { // nothing of it is stored, not even what it was to show
+			return r.setUpAgain(ctx, system)
+		}
 		if err := r.checkResume(ctx, system); err != nil {
 			return err
 		}

@@ -337,3 +337,31 @@ func checkData(t testing.TB, got []stored, want ...string) {
 		t.Errorf("events differ (-want +got):\n%s", diff)
 	}
 }
+
+// serveTo gives whoever asks a way to ask the source, while it streams.
+func serveTo(ask *func(Ask) (Answer, error), asking chan<- struct{}) func(context.Context, func(context.Context, Ask) (Answer, error)) error {
+	return func(ctx context.Context, answer func(context.Context, Ask) (Answer, error)) error {
+		*ask = func(a Ask) (Answer, error) {
+			ctx, cancel := context.WithTimeout(ctx, patience)
+			defer cancel()
+			return answer(ctx, a)
+		}
+		asking <- struct{}{}
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+}
+
+// finish is end for a store whose cursor remembers what was asked for.
+func finish(t *testing.T, db *database, r *session) []stored {
+	t.Helper()
+	db.exec(`INSERT INTO last VALUES (1)`)
+	r.until("the last event", func(s *store) bool {
+		all := s.all()
+		return len(all) > 0 && strings.Contains(all[len(all)-1].Subject, ".last.")
+	})
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	return r.store.all()
+}

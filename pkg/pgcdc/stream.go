@@ -19,7 +19,7 @@ var errEnded = errors.New("the server ended the stream")
 
 // stream reads the slot from r.state on, until ctx ends or the connection does.
 func (r *run) stream(ctx context.Context) error {
-	pending, err := parseAdditions(r.state.Position.Cursor)
+	cursor, err := parseReadings(r.state.Position.Cursor)
 	if err != nil {
 		return refused("the cursor of %s can't be read (%w): run the version that wrote it, or start over with: %s", r.opts.Name, err, r.resetCommand())
 	}
@@ -46,7 +46,7 @@ func (r *run) stream(ctx context.Context) error {
 	}
 	status.hear(start, time.Now())
 	beat := &heartbeat{run: r}
-	added := newAdditions(r, pending)
+	added := newReadings(r, cursor)
 	s := &stream{run: r, wire: wire.Frontend, status: status, decoder: r.newDecoder(beat, added), beat: beat, every: r.markEvery(), marked: time.Now(), end: start}
 
 	group, ctx := errgroup.WithContext(ctx)
@@ -54,6 +54,7 @@ func (r *run) stream(ctx context.Context) error {
 	group.Go(func() error { return beat.loop(ctx) })
 	group.Go(func() error { return added.loop(ctx) })
 	group.Go(func() error { return (&watch{run: r, status: status, beat: beat}).loop(ctx) })
+	group.Go(func() error { return added.serve(ctx) })
 	group.Go(func() error { return s.read(ctx) })
 	group.Go(func() error { // a read or a write that hangs ends with the rest
 		<-ctx.Done()
@@ -106,7 +107,7 @@ func (r *run) explainStart(err error) error {
 
 func (r *run) resetCommand() string { return "tributary snapshot --reset " + r.opts.Name }
 
-func (r *run) newDecoder(beat *heartbeat, added *additions) *decoder {
+func (r *run) newDecoder(beat *heartbeat, added *readings) *decoder {
 	describer := &describer{query: r.query, catalog: r.catalog, patterns: r.patterns, masking: r.masking}
 	d := &decoder{
 		source: r.opts.Name, incarnation: r.out.position.Incarnation, partitions: r.opts.Partitions, stored: r.state.Last,

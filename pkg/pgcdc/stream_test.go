@@ -187,7 +187,7 @@ func TestColumnsMayChange(t *testing.T) {
 func TestAPublicationThatIsGivenDecides(t *testing.T) {
 	db := newDatabase(t, pgtest.Database(t))
 	db.exec(`CREATE TABLE log (id int PRIMARY KEY, n int) PARTITION BY RANGE (id); CREATE TABLE log_1 PARTITION OF log FOR VALUES FROM (0) TO (10);
-		CREATE TABLE other (id int PRIMARY KEY); INSERT INTO log VALUES (2, 2), (1, 1);
+		CREATE TABLE other (id int PRIMARY KEY); INSERT INTO log VALUES (1, 1), (2, 2);
 		CREATE PUBLICATION given FOR TABLE log WITH (publish_via_partition_root = true); ALTER PUBLICATION given OWNER TO pg_monitor`)
 	s := newStore(t)
 	r := s.start(db.source(withSnapshot, func(o *Options) { o.Publication = "given" }), 0)

@@ -54,3 +54,14 @@ func (v *visibility) sees(xid uint32) bool {
 	_, running := slices.BinarySearch(v.running, whole)
 	return !running
 }
+
+// changed tells whether a row that a later query finds was written by a transaction that v does not see, by its xmin. A
+// row that was frozen keeps its number, which may be of any age: what lies outside of the numbers that were given out since
+// is not one of them.
+func (v *visibility) changed(xmin uint32, later *visibility) bool {
+	const firstNormal = 3
+	if xmin < firstNormal || xmin-uint32(v.min) >= uint32(later.max-v.min) {
+		return false
+	}
+	return !v.sees(xmin)
+}

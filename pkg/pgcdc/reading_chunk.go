@@ -1,0 +1,489 @@
+package pgcdc
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/tributary-dev/tributary/pkg/events"
+	"github.com/tributary-dev/tributary/pkg/ingest"
+)
+
+const (
+	addedRows    = 900                    // of a chunk: with its mark it is stored in one step
+	lookEvery    = 100 * time.Millisecond // for the end of transactions that are waited for
+	readAgain    = time.Second            // after trouble
+	askedTimeout = 10 * time.Minute       // of one query with a condition that somebody asked for
+)
+
+// chunk is some rows of a table, as one query saw them.
+type chunk struct {
+	reading reading
+	table   *snapshotTable // nil: none is left to be read
+	rows    []liveRow
+	more    bool   // the table may have rows behind them
+	file    uint32 // of a table without a key
+	seen    string // of that: the view since which changed rows are left to the stream
+	visible *visibility
+	failed  error // that what was asked for can't be read
+	token   string
+	placed  chan struct{} // closed when its place came, and its rows were put or are to be read again
+}
+
+// liveRow is a row as it was when it was read, among changes.
+type liveRow struct {
+	values  [][]byte // as the server writes them; nil for nulls
+	ctid    []byte
+	size    int
+	skip    bool // it is not put: it is stored, or comes as a change
+	changed bool // since the snapshot that the reading goes on with: named by the place where it is put
+}
+
+// loop reads what is to be read, until ctx ends.
+func (a *readings) loop(ctx context.Context) error {
+	troubled := false
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-a.wake:
+		}
+		for {
+			err := a.readAll(ctx)
+			if err == nil {
+				break
+			}
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if !troubled {
+				a.opts.Log.Warn("read the rows of tables; it will go on", "err", err)
+			}
+			troubled = true
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-time.After(readAgain):
+			}
+		}
+		troubled = false
+	}
+}
+
+func (a *readings) readAll(ctx context.Context) error {
+	if _, any := a.next(); !any {
+		return nil
+	}
+	conn, err := a.connector.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeConn(ctx, conn)
+	r := &liveReader{readings: a, conn: conn, waited: map[uint32]bool{}, expect: map[events.LSN]float64{}}
+	for {
+		next, any := a.next()
+		if !any {
+			return nil
+		}
+		c, err := r.read(ctx, next)
+		if err != nil {
+			return err
+		}
+		if c == nil {
+			continue // the table was changed meanwhile: look again
+		}
+		if err := r.send(ctx, c); err != nil {
+			return err
+		}
+	}
+}
+
+// liveReader is the state of one connection.
+type liveReader struct {
+	*readings
+	conn   *pgx.Conn
+	waited map[uint32]bool        // for the writers of these tables
+	expect map[events.LSN]float64 // rows of these readings
+	chunks int
+}
+
+// read reads the next chunk of a reading; nil where the table was dropped or renamed meanwhile.
+func (r *liveReader) read(ctx context.Context, next reading) (*chunk, error) {
+	p, err := r.table(ctx, next)
+	if err != nil || p == nil {
+		return &chunk{reading: next}, err
+	}
+	if err := r.estimate(ctx, &next); err != nil {
+		return nil, err
+	}
+	if !r.waited[p.OID] {
+		if err := r.awaitWriters(ctx, p.OID); err != nil {
+			return nil, err
+		}
+		r.waited[p.OID] = true
+	}
+	if err := r.beginSnapshot(ctx, r.conn, ""); err != nil {
+		return nil, err
+	}
+	c, err := r.readLocked(ctx, next, p)
+	if err != nil {
+		_, _ = r.conn.Exec(ctx, "ROLLBACK")
+		if next.Asked != nil && isOfQuery(err) {
+			return &chunk{reading: next, failed: fmt.Errorf("read the rows of %s.%s: %w", p.Schema, p.Name, err)}, nil
+		}
+		if hasCode(err, codeUndefinedTable) || hasCode(err, codeNoSchema) {
+			return nil, nil
+		}
+		if hasCode(err, codeNoPrivilege) || errors.Is(err, ingest.ErrRefused) {
+			r.opts.Log.Warn("the rows that a table holds can't be read; its changes are", "table", p.Schema+"."+p.Name, "err", err)
+			empty := &snapshotTable{OID: p.OID, relation: newRelation(p.OID, p.Schema, p.Name, p.Identity[0])}
+			return &chunk{reading: next, table: empty}, nil
+		}
+		return nil, err
+	}
+	_, err = r.conn.Exec(ctx, "COMMIT")
+	return c, err
+}
+
+// isOfQuery tells whether an error lies in what was asked for, so that asking again would not help.
+func isOfQuery(err error) bool {
+	var answer *pgconn.PgError
+	if !errors.As(err, &answer) {
+		return errors.Is(err, ingest.ErrRefused)
+	}
+	if answer.Code == codeCanceled {
+		return true
+	}
+	switch answer.Code[:min(2, len(answer.Code))] {
+	case "08", "40", "53", "55", "57", "58", "XX": // connections, conflicts, resources, operators
+		return false
+	default:
+		return true
+	}
+}
+
+// estimate says how many rows a reading has, by PostgreSQL's statistics.
+func (r *liveReader) estimate(ctx context.Context, next *reading) error {
+	const rows = `SELECT coalesce(sum(greatest(k.reltuples, 0)), 0)::float8 FROM pg_catalog.pg_class k
+		WHERE k.relkind = 'r' AND (k.oid = ANY ($1::oid[])
+		      OR EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors(k.oid) AS up(oid) WHERE up.oid = ANY ($1::oid[])))`
+	if next.Expect > 0 {
+		return nil
+	}
+	if _, known := r.expect[next.LSN]; !known {
+		var expect float64
+		if err := r.conn.QueryRow(ctx, rows, next.Tables).Scan(&expect); err != nil {
+			return err
+		}
+		r.expect[next.LSN] = expect
+	}
+	next.Expect = r.expect[next.LSN]
+	return nil
+}
+
+// table gives the next table of a reading that is published now; nil for none.
+func (r *liveReader) table(ctx context.Context, next reading) (*publishedTable, error) {
+	const named = `c.oid >= $3 AND (c.oid = ANY ($2::oid[])
+	OR EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors(c.oid) AS up(oid) WHERE up.oid = ANY ($2::oid[])))`
+	rows, err := r.conn.Query(ctx, publishedSQL(r.version, named)+" LIMIT 1", r.opts.Publication, next.Tables, next.Table)
+	if err != nil {
+		return nil, err
+	}
+	p, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[publishedTable])
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	return &p, err
+}
+
+// readLocked reads a chunk within an open transaction. The lock, which only changes of the table's own shape wait for,
+// comes before the transaction sees anything: a table that was rewritten since would look empty.
+func (r *liveReader) readLocked(ctx context.Context, next reading, p *publishedTable) (*chunk, error) {
+	only := "ONLY "
+	if p.Partitioned {
+		only = ""
+	}
+	if _, err := r.conn.Exec(ctx, "LOCK TABLE "+only+pgx.Identifier{p.Schema, p.Name}.Sanitize()+" IN ACCESS SHARE MODE"); err != nil {
+		return nil, err
+	}
+	var seen string
+	if err := r.conn.QueryRow(ctx, "SELECT pg_catalog.pg_current_snapshot()::text").Scan(&seen); err != nil {
+		return nil, err
+	}
+	visible, err := parseVisibility(seen)
+	if err != nil {
+		return nil, err
+	}
+	now, err := r.table(ctx, next)
+	if err != nil || now == nil || now.OID != p.OID || now.Schema != p.Schema || now.Name != p.Name {
+		return nil, err
+	}
+	t, err := r.describeTable(ctx, r.conn, now)
+	if err != nil {
+		return nil, err
+	}
+	c := &chunk{reading: next, table: t, visible: visible, placed: make(chan struct{})}
+	j, q, err := r.judgeOf(ctx, c, seen)
+	if err != nil {
+		return nil, err
+	}
+	return c, r.fetch(ctx, c, q, j)
+}
+
+// judge tells what becomes of the rows of a table.
+type judge struct {
+	since     *visibility     // nil: every row is put
+	now       *visibility     // of the query
+	rewritten map[uint32]bool // pieces whose places say nothing any more
+	keyed     bool
+}
+
+func (j *judge) row(row *liveRow, piece, xmin uint32, left bool) {
+	if j.since == nil {
+		row.changed = !j.keyed
+		return
+	}
+	changed := j.since.changed(xmin, j.now)
+	row.changed = changed || j.rewritten[piece] || !j.keyed
+	if j.keyed {
+		row.skip = !left && !changed
+	} else {
+		row.skip = !left || changed
+	}
+}
+
+// judgeOf says which rows come next, and what becomes of them. Where a snapshot was cut off, rows that were changed since
+// are read again, wherever they are now: a change may have left out large values, and rows that it moved are not found where
+// they were. In a table without a key they come as changes alone.
+func (r *liveReader) judgeOf(ctx context.Context, c *chunk, seen string) (*judge, liveQuery, error) {
+	next, t := &c.reading, c.table
+	j := &judge{now: c.visible, keyed: t.keyed(), rewritten: map[uint32]bool{}}
+	q := liveQuery{limit: addedRows}
+	if next.Asked != nil {
+		q.where = next.Asked.Where
+	}
+	begun := next.begun(t.OID)
+	files, err := r.files(ctx, t, begun)
+	if err != nil {
+		return nil, q, err
+	}
+	for i := range begun {
+		j.rewritten[begun[i].OID] = files[begun[i].OID] != begun[i].File
+	}
+	since := ""
+	switch {
+	case t.keyed() && len(begun) > 0:
+		since = next.Snapshot
+	case !t.keyed() && next.Table == t.OID && next.Seen != "" && next.File == files[t.OID]:
+		since = next.Seen
+	case !t.keyed() && len(begun) > 0 && !j.rewritten[t.OID]:
+		since = next.Snapshot
+	case !t.keyed():
+		since = seen
+		if next.Table == t.OID && next.After != nil || len(begun) > 0 {
+			r.opts.Log.Warn("the table was rewritten, and has no key: its rows are read again from the first", "table", t.relation.String())
+			next.After = nil
+		}
+	}
+	if !t.keyed() {
+		c.file, c.seen = files[t.OID], since
+		if j.rewritten[t.OID] {
+			begun = nil
+		}
+	}
+	if since != "" {
+		if j.since, err = parseVisibility(since); err != nil {
+			return nil, q, err
+		}
+	}
+	if len(begun) > 0 && j.since != nil {
+		q.left, q.since = leftCondition(begun, j.rewritten), strconv.FormatUint(j.since.min&math.MaxUint32, 10)
+	}
+	if next.Table == t.OID {
+		next.After = r.unseal(t.relation, next.After)
+	}
+	places := max(1, len(t.relation.key))
+	q.after = next.Table == t.OID && len(next.After) == places // else another table, or another key than before: from the first row
+	if !q.after {
+		next.After = nil
+	}
+	return j, q, nil
+}
+
+// files gives the files of a table, or of some pieces of it.
+func (r *liveReader) files(ctx context.Context, t *snapshotTable, pieces []piece) (map[uint32]uint32, error) {
+	files := map[uint32]uint32{}
+	if t.keyed() && len(pieces) == 0 {
+		return files, nil
+	}
+	oids := []uint32{t.OID}
+	for i := range pieces {
+		oids = append(oids, pieces[i].OID)
+	}
+	rows, err := r.conn.Query(ctx, `SELECT o, coalesce(pg_catalog.pg_relation_filenode(o), 0) FROM unnest($1::oid[]) AS t(o)`, oids)
+	if err != nil {
+		return nil, err
+	}
+	var oid, file uint32
+	_, err = pgx.ForEachRow(rows, []any{&oid, &file}, func() error {
+		files[oid] = file
+		return nil
+	})
+	return files, err
+}
+
+// fetch reads the rows of a chunk.
+func (r *liveReader) fetch(ctx context.Context, c *chunk, q liveQuery, j *judge) error {
+	settings := ""
+	if !c.table.keyed() {
+		settings = "SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off; "
+	}
+	if q.where != "" {
+		settings += fmt.Sprintf("SET LOCAL statement_timeout = %d; ", askedTimeout.Milliseconds())
+	}
+	if settings != "" {
+		if _, err := r.conn.Exec(ctx, settings); err != nil {
+			return err
+		}
+	}
+	var after [][]byte
+	if q.after {
+		after = c.reading.After
+	}
+	result := r.conn.PgConn().ExecParams(ctx, c.table.query(q), after, nil, nil, nil)
+	size, bad := 0, error(nil)
+	var last place
+	for size < chunkBytes && result.NextRow() {
+		row, err := j.take(result.Values())
+		if at, ok := parsePlace(row.ctid); err == nil && !j.keyed && (!ok || !last.before(at)) {
+			err = fmt.Errorf("the rows do not come in the order of their places: %s", row.ctid)
+		} else {
+			last = at
+		}
+		if err != nil {
+			bad = err
+			break
+		}
+		size += row.size
+		c.rows = append(c.rows, row)
+		c.more = size >= chunkBytes
+	}
+	c.more = c.more || len(c.rows) == addedRows
+	if _, err := result.Close(); err != nil {
+		return err
+	}
+	if bad != nil {
+		return bad
+	}
+	return r.limit.wait(ctx, size)
+}
+
+// take copies a row.
+func (j *judge) take(values [][]byte) (row liveRow, err error) {
+	for _, value := range values {
+		row.size += len(value)
+	}
+	buf := make([]byte, 0, row.size)
+	all := make([][]byte, len(values))
+	for i, value := range values {
+		if value != nil {
+			start := len(buf)
+			buf = append(buf, value...)
+			all[i] = buf[start:len(buf):len(buf)]
+		}
+	}
+	columns := len(all) - liveColumns
+	own := all[columns:]
+	row.values, row.ctid = all[:columns], own[liveCTID]
+	piece, err := strconv.ParseUint(string(own[livePiece]), 10, 32)
+	if err != nil {
+		return row, fmt.Errorf("read the place of a row: %w", err)
+	}
+	xmin, err := strconv.ParseUint(string(own[liveXmin]), 10, 32)
+	if err != nil {
+		return row, fmt.Errorf("read the transaction of a row: %w", err)
+	}
+	j.row(&row, uint32(piece), uint32(xmin), string(own[liveLeft]) == liveLeftTrue)
+	return row, nil
+}
+
+// awaitWriters waits for the end of all transactions that have written to a table. What they did before its addition does
+// not come through the stream, and a query sees it only when they have ended. A transaction that is prepared holds its
+// locks under another name than before.
+func (r *liveReader) awaitWriters(ctx context.Context, oid uint32) error {
+	const writers = `
+SELECT DISTINCT l.virtualtransaction FROM pg_catalog.pg_locks l
+ WHERE l.locktype = 'relation' AND l.granted AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
+   AND (l.relation = $1 OR l.relation IN (SELECT relid FROM pg_catalog.pg_partition_tree($1::oid::regclass)))
+   AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')`
+	const prepared = writers + ` AND l.pid IS NULL`
+	for _, which := range []string{writers, prepared} {
+		waiting, err := r.texts(ctx, which, oid)
+		for err == nil && len(waiting) > 0 {
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-time.After(lookEvery):
+			}
+			if err = r.look(ctx); err == nil {
+				waiting, err = r.texts(ctx, writers+` AND l.virtualtransaction = ANY ($2::text[])`, oid, waiting)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *liveReader) texts(ctx context.Context, sql string, args ...any) ([]string, error) {
+	rows, err := r.conn.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
+// look lets go what the reader of the stream follows, and every query to come will see.
+func (r *liveReader) look(ctx context.Context) error {
+	var text string
+	if err := r.conn.QueryRow(ctx, "SELECT pg_catalog.pg_current_snapshot()::text").Scan(&text); err != nil {
+		return err
+	}
+	visible, err := parseVisibility(text)
+	if err == nil {
+		r.saw(visible)
+	}
+	return err
+}
+
+// send writes the message of a chunk, and waits until it came and the chunk was put in its place.
+func (r *liveReader) send(ctx context.Context, c *chunk) error {
+	if c.placed == nil {
+		c.placed = make(chan struct{})
+	}
+	r.chunks++
+	c.token = r.token + "." + strconv.Itoa(r.chunks)
+	content, err := json.Marshal(additionMessage{Slot: r.opts.Slot, Read: c.token})
+	if err != nil {
+		return err
+	}
+	r.offer(c)
+	_, err = r.conn.Exec(ctx, "SELECT pg_logical_emit_message(true, $1, $2::text)", additionPrefix, string(content))
+	if err != nil && r.withdraw(c) {
+		return err
+	}
+	select { // also where it was written, and only the answer did not come
+	case <-c.placed:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

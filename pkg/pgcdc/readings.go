@@ -1,0 +1,444 @@
+package pgcdc
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/json"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tributary-dev/tributary/pkg/events"
+)
+
+// readings reads the rows of tables while their changes come, and puts them among the changes.
+//
+// A chunk of rows is read by one query (reading_chunk.go). Then a message is written to the log, in a transaction of its
+// own; where the stream brings it is the chunk's place. Every transaction that the query saw has its place before, so no
+// row is older than a change that came before it unless a transaction that the query did not see changed it: those rows
+// are left out, since that change has brought what they are now. Which these are is known from the transactions' numbers
+// and the snapshot of the query: a low mark would not do, as a commit comes through the stream before queries see it, with
+// synchronous replication much before. The reader follows the rows that change from the begin of a reading on, or from the
+// begin of the session; what was committed before that is waited for (awaitWriters).
+//
+// Rows are read in the order of their key, in which no change but that of a key moves them. Where there is no key, only
+// rows are put that nobody changed since the table's begin, for those stay in their places; the others come as changes.
+type readings struct {
+	*run
+	rows   *rowEvents
+	report *report
+	wake   chan struct{} // holds a token when there may be something to read
+	token  string        // of the session, with which its chunks' begin
+	paces  map[events.LSN]pace
+
+	mu      sync.Mutex
+	pending []reading     // to be read, the first one now; guarded by mu
+	ended   []Ended       // the last ones that were asked for; guarded by mu
+	offered *chunk        // whose place did not come yet; guarded by mu
+	seen    *visibility   // of the last query: no later one sees less; guarded by mu
+	arrived chan struct{} // closed and replaced when something that was asked for is stored; guarded by mu
+
+	changed map[uint32]*changes // by table; the reader's own
+}
+
+// changes are those of one table that a query may not have seen.
+type changes struct {
+	keys      map[string]touch
+	truncated uint32 // the transaction; 0 for none
+	sweep     int    // how many keys make it worth to look for those that were seen
+}
+
+// touch is the last change of a row.
+type touch struct {
+	xid     uint32
+	partial bool // it did not bring the row's large values
+}
+
+const sweepKeys = 4096
+
+func newReadings(r *run, cursor readingsCursor) *readings {
+	a := &readings{
+		run: r, report: r.newReport(), wake: make(chan struct{}, 1), token: rand.Text(), paces: map[events.LSN]pace{},
+		pending: cursor.Readings, ended: cursor.Ended, arrived: make(chan struct{}), changed: map[uint32]*changes{},
+	}
+	a.rows = r.newRowEvents()
+	if len(a.pending) == 0 {
+		a.report.nothing()
+	}
+	a.wakeUp()
+	return a
+}
+
+func (a *readings) wakeUp() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// next gives the reading that is to go on.
+func (a *readings) next() (reading, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.pending) == 0 {
+		return reading{}, false
+	}
+	return a.pending[0], true
+}
+
+// offer makes a chunk known before its message is written.
+func (a *readings) offer(c *chunk) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.offered = c
+	if c.visible != nil {
+		a.seen = c.visible
+	}
+}
+
+// withdraw takes an offer back. It is false where the chunk's place has come already.
+func (a *readings) withdraw(c *chunk) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.offered != c {
+		return false
+	}
+	a.offered = nil
+	return true
+}
+
+// saw notes what a query sees while no chunk is offered.
+func (a *readings) saw(v *visibility) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.seen = v
+}
+
+// following tells whether changes matter: only the reader calls it, and only the reader makes it true.
+func (a *readings) following() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.pending) > 0
+}
+
+// came is told of each transaction that is nothing but a message with our prefix.
+func (a *readings) came(ctx context.Context, t ownTransaction) error {
+	var m additionMessage
+	if json.Unmarshal(t.content, &m) != nil || m.Slot != a.opts.Slot {
+		return nil
+	}
+	switch {
+	case len(m.Added) > 0:
+		return a.begin(ctx, t, reading{Tables: m.Added})
+	case m.Asked != nil:
+		return a.begin(ctx, t, reading{Tables: []uint32{m.Asked.OID}, Asked: m.Asked})
+	case m.Read != "":
+		a.mu.Lock()
+		c := a.offered
+		if c == nil || c.token != m.Read {
+			a.mu.Unlock()
+			return nil // of an earlier session, whose rows are read again
+		}
+		a.offered = nil
+		a.mu.Unlock()
+		return a.place(ctx, t.commit, c)
+	}
+	return nil
+}
+
+// begin stores that tables are to be read.
+func (a *readings) begin(ctx context.Context, t ownTransaction, r reading) error {
+	r.LSN, r.Time = t.commit, t.committed
+	a.mu.Lock()
+	for i := range a.pending {
+		if a.pending[i].LSN == r.LSN || r.Asked != nil && a.pending[i].Asked != nil && a.pending[i].Asked.ID == r.Asked.ID {
+			a.mu.Unlock()
+			return nil
+		}
+	}
+	if r.Asked != nil && slices.ContainsFunc(a.ended, func(e Ended) bool { return e.ID == r.Asked.ID }) {
+		a.mu.Unlock()
+		return nil // it was asked for twice, since the first answer did not come
+	}
+	a.pending = append(a.pending, r)
+	a.mu.Unlock()
+	if err := a.store(ctx, t.commit); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	close(a.arrived)
+	a.arrived = make(chan struct{})
+	a.mu.Unlock()
+	a.wakeUp()
+	return nil
+}
+
+// store puts a mark with the cursor behind what was put.
+func (a *readings) store(ctx context.Context, commit events.LSN) error {
+	a.mu.Lock()
+	encoded, err := readingsCursor{a.pending, a.ended}.encode()
+	a.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	a.out.position.Cursor = encoded
+	a.out.mark(commit + 1)
+	return a.out.flush(ctx)
+}
+
+// place puts the rows of a chunk where its message came, and moves the cursor behind them, in one step.
+func (a *readings) place(ctx context.Context, commit events.LSN, c *chunk) error {
+	defer close(c.placed)
+	stale, good := a.compare(c)
+	if good == 0 && len(c.rows) > 0 {
+		return nil // the same rows are read again
+	}
+	if good < len(c.rows) {
+		c.rows, c.more = c.rows[:good], true
+	}
+	if err := a.out.flush(ctx); err != nil {
+		return err
+	}
+	read, put, bytes := 0, uint32(0), 0
+	a.rows.time = c.reading.Time
+	for ; read < len(c.rows) && len(a.out.batch.Buf) < chunkBytes; read++ {
+		row := &c.rows[read]
+		bytes += row.size
+		if stale[read] || row.skip {
+			continue
+		}
+		a.rows.lsn = c.reading.LSN
+		if row.changed {
+			a.rows.lsn = commit
+		}
+		put++
+		if err := a.rows.put(ctx, a.out, c.table, row.values, row.ctid, events.Sequence{Commit: uint64(commit), Index: put}); err != nil {
+			return err
+		}
+	}
+	if items := a.out.batch.Items; len(items) > 0 {
+		items[len(items)-1].Through = commit + 1
+	}
+	a.report.read(uint64(put), uint64(bytes))
+	if err := a.advance(c, read, uint64(put), uint64(bytes)); err != nil {
+		return err
+	}
+	a.tell()
+	return a.store(ctx, commit)
+}
+
+// tell reports how far the first reading is.
+func (a *readings) tell() {
+	next, any := a.next()
+	if any {
+		a.report.at(next.kind(), &next.tally, time.Now())
+	}
+}
+
+// advance moves the cursor behind the rows of a chunk that were read.
+func (a *readings) advance(c *chunk, read int, put, bytes uint64) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	first := &a.pending[0]
+	first.count(put, bytes, c.reading.Expect, a.paces)
+	switch {
+	case c.table == nil:
+		a.end(c)
+	case read < len(c.rows) || c.more:
+		last := &c.rows[read-1]
+		var key [][]byte
+		for _, i := range c.table.relation.key {
+			key = append(key, last.values[i])
+		}
+		sealed, err := a.seal(c.table.relation, key)
+		if err != nil {
+			return err
+		}
+		if !c.table.keyed() {
+			sealed, first.File, first.Seen = [][]byte{last.ctid}, c.file, c.seen
+		}
+		first.Table, first.After = c.table.OID, sealed
+	default:
+		first.Table, first.After, first.File, first.Seen = c.table.OID+1, nil, 0, ""
+		if first.Rest {
+			first.Tables = slices.DeleteFunc(slices.Clone(first.Tables), func(oid uint32) bool { return oid < first.Table })
+			first.Left = slices.DeleteFunc(slices.Clone(first.Left), func(p piece) bool { return p.As < first.Table })
+		}
+		delete(a.changed, c.table.OID)
+		a.opts.Log.Info("table read", "table", c.table.relation.String())
+	}
+	return nil
+}
+
+const endedKept = 16
+
+// end takes the first reading off the list. The lock is held.
+func (a *readings) end(c *chunk) {
+	first := a.pending[0]
+	a.pending = a.pending[1:]
+	if first.Asked != nil {
+		e := Ended{ID: first.Asked.ID, Table: first.Asked.Table, Rows: first.ReadRows, Time: time.Now().UTC()}
+		if c.failed != nil {
+			e.Error = c.failed.Error()
+		}
+		a.ended = append(a.ended, e)
+		if len(a.ended) > endedKept {
+			a.ended = slices.Clone(a.ended[len(a.ended)-endedKept:])
+		}
+	}
+	if len(a.pending) == 0 {
+		clear(a.changed)
+		a.report.nothing()
+	}
+	a.opts.Log.Info("rows read", "kind", first.kind(), "rows", first.ReadRows, "bytes", first.ReadBytes)
+}
+
+// count adds what was read to the tally, and estimates how long the rest takes.
+func (r *reading) count(rows, bytes uint64, expect float64, paces map[events.LSN]pace) {
+	const almost = 0.999 // an estimate can be too low
+	now := time.Now()
+	r.Expect = expect
+	r.ReadRows += rows
+	r.ReadBytes += bytes
+	if r.Expect > 0 {
+		r.Done = max(r.Done, min(almost, float64(r.ReadRows)/r.Expect))
+	}
+	p, known := paces[r.LSN]
+	if !known {
+		p = pace{began: now, from: r.Done}
+		paces[r.LSN] = p
+	}
+	r.SecondsLeft = p.left(r.Done, now)
+}
+
+// compare tells which rows changed in transactions that the chunk's query did not see, and how many of the rows, from the
+// first on, are good to be put. Another query is needed from a row on whose unseen change left values out, and from one on
+// that looks like a changed one in a table whose rows can't be told apart.
+func (a *readings) compare(c *chunk) (stale []bool, good int) {
+	stale, good = make([]bool, len(c.rows)), len(c.rows)
+	if c.table == nil || a.changed[c.table.OID] == nil {
+		return stale, good
+	}
+	changed := a.changed[c.table.OID]
+	changed.forget(c.visible)
+	truncated := changed.truncated != 0 && !c.visible.sees(changed.truncated)
+	keyed := c.table.keyed()
+	if truncated && !keyed {
+		return stale, 0
+	}
+	var key []byte
+	for n := range c.rows {
+		key = key[:0]
+		if keyed {
+			for _, i := range c.table.relation.key {
+				key = appendPart(key, c.rows[n].values[i])
+			}
+		} else {
+			for _, value := range c.rows[n].values {
+				key = appendPart(key, value)
+			}
+		}
+		t, unseen := changed.keys[string(key)]
+		if unseen && (t.partial || !keyed) {
+			return stale, n
+		}
+		stale[n] = truncated || unseen
+	}
+	return stale, good
+}
+
+// forget drops what every later query sees.
+func (c *changes) forget(v *visibility) {
+	for key, t := range c.keys {
+		if v.sees(t.xid) {
+			delete(c.keys, key)
+		}
+	}
+	c.sweep = max(sweepKeys, 2*len(c.keys))
+}
+
+// of gives the changes of a table.
+func (a *readings) of(oid uint32) *changes {
+	c := a.changed[oid]
+	if c == nil {
+		c = &changes{keys: map[string]touch{}, sweep: sweepKeys}
+		a.changed[oid] = c
+	}
+	return c
+}
+
+// touched is told of each change of a row, with the row after it, and the old one where it came; of a delete with the old
+// one alone.
+func (a *readings) touched(op events.Op, rel *relation, xid uint32, row, old []field) {
+	a.mu.Lock()
+	seen, following := a.seen, len(a.pending) > 0
+	a.mu.Unlock()
+	if !following || seen != nil && seen.sees(xid) {
+		return
+	}
+	c := a.of(rel.oid)
+	if len(rel.key) == 0 {
+		if op == events.OpDelete {
+			old = row
+		}
+		if old != nil { // a row that was inserted is in no chunk whose query did not see that
+			c.keys[wholeRow(old)] = touch{xid: xid}
+		}
+	} else {
+		c.touch(rel, xid, row, old)
+	}
+	if len(c.keys) >= c.sweep && seen != nil {
+		c.forget(seen)
+	}
+}
+
+// touch notes the change of a row that has a key.
+func (c *changes) touch(rel *relation, xid uint32, row, old []field) {
+	t := touch{xid: xid}
+	for i := range row {
+		t.partial = t.partial || row[i].kind == fieldUnchanged && (old == nil || old[i].kind == fieldUnchanged)
+	}
+	key := fieldsKey(rel, row, old)
+	c.keys[key] = t
+	if old == nil {
+		return
+	}
+	if before := fieldsKey(rel, old, nil); before != key {
+		c.keys[before] = touch{xid: xid}
+	}
+}
+
+// emptied is told of each TRUNCATE.
+func (a *readings) emptied(rel *relation, xid uint32) {
+	if a.following() {
+		a.of(rel.oid).truncated = xid
+	}
+}
+
+// wholeRow names a row by all that it holds.
+func wholeRow(row []field) string {
+	var key []byte
+	for i := range row {
+		key = appendPart(key, row[i].text)
+	}
+	return string(key)
+}
+
+// fieldsKey names a row of the stream by its key columns.
+func fieldsKey(rel *relation, row, old []field) string {
+	var key []byte
+	for _, i := range rel.key {
+		f := &row[i]
+		if f.kind == fieldUnchanged && old != nil {
+			f = &old[i]
+		}
+		key = appendPart(key, f.text)
+	}
+	return string(key)
+}
+
+// appendPart appends a text behind its length, so that no two lists of texts are the same.
+func appendPart(dst, text []byte) []byte {
+	return append(binary.AppendUvarint(dst, uint64(len(text))), text...)
+}
