@@ -60,7 +60,14 @@ func (c *snapshotCommand) Run(in *Invocation) error {
 	case c.Table == "":
 		return usage("say which table to read, or --reset SOURCE")
 	}
-	source, err := in.source(c.Source)
+	name := c.Source
+	if name == "" && len(in.Config.Sources) == 1 {
+		name = in.Config.Sources[0].Name
+	}
+	if name == "" {
+		return usage("say which source has the table: --source NAME")
+	}
+	source, err := in.source(name)
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -117,7 +116,7 @@ func (a *readings) waitingAsks(except string) (n int) {
 	return n
 }
 
-// askedLSN tells whether what was asked for under an ID came, and what its events' ids have; 0 where it is done.
+// askedLSN tells whether what was asked for under an ID came, and what its events' ids have.
 func (a *readings) askedLSN(id string) (events.LSN, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -126,7 +125,12 @@ func (a *readings) askedLSN(id string) (events.LSN, bool) {
 			return a.pending[i].LSN, true
 		}
 	}
-	return 0, slices.ContainsFunc(a.ended, func(e Ended) bool { return e.ID == id })
+	for i := range a.ended {
+		if a.ended[i].ID == id {
+			return a.ended[i].LSN, true
+		}
+	}
+	return 0, false
 }
 
 // askedTable finds a table that is published, matches sources[].tables, and may be read.
@@ -192,7 +196,7 @@ func (a *readings) judgeWhere(ctx context.Context, conn *pgx.Conn, t *snapshotTa
 		only = " FROM "
 	}
 	from := only + quoteIdent(t.relation.schema) + "." + quoteIdent(t.relation.table)
-	query := t.query(liveQuery{limit: addedRows, where: where})
+	query := t.query(liveQuery{limit: liveRows, where: where})
 	if where != "" {
 		for _, text := range []string{"SELECT CASE WHEN " + where + "\n THEN true END" + from, query} {
 			if err := parseCondition(ctx, conn, text); err != nil {

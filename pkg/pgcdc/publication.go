@@ -69,7 +69,7 @@ func (r *run) ensurePublication(ctx context.Context, tables []table) error {
 }
 
 // addTables adds what matches by now to our own publication. The stream has a table's changes from the moment at which it
-// is published; the rows that it holds by then are read beside it (additions).
+// is published; the rows that it holds by then are read beside it (readings).
 func (r *run) addTables(ctx context.Context) error {
 	if r.state.Position.Phase == ingest.PhaseSnapshot {
 		return nil // it goes on without them, and the stream behind it adds them

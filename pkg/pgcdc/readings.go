@@ -3,7 +3,6 @@ package pgcdc
 import (
 	"context"
 	"crypto/rand"
-	"encoding/binary"
 	"encoding/json"
 	"slices"
 	"sync"
@@ -41,21 +40,6 @@ type readings struct {
 
 	changed map[uint32]*changes // by table; the reader's own
 }
-
-// changes are those of one table that a query may not have seen.
-type changes struct {
-	keys      map[string]touch
-	truncated uint32 // the transaction; 0 for none
-	sweep     int    // how many keys make it worth to look for those that were seen
-}
-
-// touch is the last change of a row.
-type touch struct {
-	xid     uint32
-	partial bool // it did not bring the row's large values
-}
-
-const sweepKeys = 4096
 
 func newReadings(r *run, cursor readingsCursor) *readings {
 	a := &readings{
@@ -190,7 +174,7 @@ func (a *readings) store(ctx context.Context, commit events.LSN) error {
 // place puts the rows of a chunk where its message came, and moves the cursor behind them, in one step.
 func (a *readings) place(ctx context.Context, commit events.LSN, c *chunk) error {
 	defer close(c.placed)
-	stale, good := a.compare(c)
+	good := a.compare(c)
 	if good == 0 && len(c.rows) > 0 {
 		return nil // the same rows are read again
 	}
@@ -200,12 +184,33 @@ func (a *readings) place(ctx context.Context, commit events.LSN, c *chunk) error
 	if err := a.out.flush(ctx); err != nil {
 		return err
 	}
-	read, put, bytes := 0, uint32(0), 0
 	a.rows.time = c.reading.Time
-	for ; read < len(c.rows) && len(a.out.batch.Buf) < chunkBytes; read++ {
+	index := uint32(0)
+	for read := 0; ; {
+		from := read
+		var err error
+		if read, err = a.fill(ctx, commit, c, from, &index); err != nil {
+			return err
+		}
+		if err := a.store(ctx, commit); err != nil {
+			return err
+		}
+		if read >= len(c.rows) {
+			a.tell()
+			return nil
+		}
+	}
+}
+
+// fill puts rows of a chunk from one on, as many as are stored in one step, moves the cursor behind them, and tells where
+// to go on.
+func (a *readings) fill(ctx context.Context, commit events.LSN, c *chunk, from int, index *uint32) (read int, err error) {
+	put, bytes := uint64(0), uint64(0)
+	b := a.out.batch
+	for read = from; read < len(c.rows) && len(b.Items) < chunkRows && len(b.Buf) < chunkBytes; read++ {
 		row := &c.rows[read]
-		bytes += row.size
-		if stale[read] || row.skip {
+		bytes += uint64(row.size)
+		if c.stale[read] || row.skip {
 			continue
 		}
 		a.rows.lsn = c.reading.LSN
@@ -213,19 +218,16 @@ func (a *readings) place(ctx context.Context, commit events.LSN, c *chunk) error
 			a.rows.lsn = commit
 		}
 		put++
-		if err := a.rows.put(ctx, a.out, c.table, row.values, row.ctid, events.Sequence{Commit: uint64(commit), Index: put}); err != nil {
-			return err
+		*index++
+		if err := a.rows.put(ctx, a.out, c.table, row.values, row.ctid, events.Sequence{Commit: uint64(commit), Index: *index}); err != nil {
+			return read, err
 		}
 	}
-	if items := a.out.batch.Items; len(items) > 0 {
+	if items := b.Items; len(items) > 0 && read == len(c.rows) {
 		items[len(items)-1].Through = commit + 1
 	}
-	a.report.read(uint64(put), uint64(bytes))
-	if err := a.advance(c, read, uint64(put), uint64(bytes)); err != nil {
-		return err
-	}
-	a.tell()
-	return a.store(ctx, commit)
+	a.report.read(put, bytes)
+	return read, a.advance(c, read, put, bytes)
 }
 
 // tell reports how far the first reading is.
@@ -278,7 +280,7 @@ func (a *readings) end(c *chunk) {
 	first := a.pending[0]
 	a.pending = a.pending[1:]
 	if first.Asked != nil {
-		e := Ended{ID: first.Asked.ID, Table: first.Asked.Table, Rows: first.ReadRows, Time: time.Now().UTC()}
+		e := Ended{ID: first.Asked.ID, LSN: first.LSN, Table: first.Asked.Table, Rows: first.ReadRows, Time: time.Now().UTC()}
 		if c.failed != nil {
 			e.Error = c.failed.Error()
 		}
@@ -310,135 +312,4 @@ func (r *reading) count(rows, bytes uint64, expect float64, paces map[events.LSN
 		paces[r.LSN] = p
 	}
 	r.SecondsLeft = p.left(r.Done, now)
-}
-
-// compare tells which rows changed in transactions that the chunk's query did not see, and how many of the rows, from the
-// first on, are good to be put. Another query is needed from a row on whose unseen change left values out, and from one on
-// that looks like a changed one in a table whose rows can't be told apart.
-func (a *readings) compare(c *chunk) (stale []bool, good int) {
-	stale, good = make([]bool, len(c.rows)), len(c.rows)
-	if c.table == nil || a.changed[c.table.OID] == nil {
-		return stale, good
-	}
-	changed := a.changed[c.table.OID]
-	changed.forget(c.visible)
-	truncated := changed.truncated != 0 && !c.visible.sees(changed.truncated)
-	keyed := c.table.keyed()
-	if truncated && !keyed {
-		return stale, 0
-	}
-	var key []byte
-	for n := range c.rows {
-		key = key[:0]
-		if keyed {
-			for _, i := range c.table.relation.key {
-				key = appendPart(key, c.rows[n].values[i])
-			}
-		} else {
-			for _, value := range c.rows[n].values {
-				key = appendPart(key, value)
-			}
-		}
-		t, unseen := changed.keys[string(key)]
-		if unseen && (t.partial || !keyed) {
-			return stale, n
-		}
-		stale[n] = truncated || unseen
-	}
-	return stale, good
-}
-
-// forget drops what every later query sees.
-func (c *changes) forget(v *visibility) {
-	for key, t := range c.keys {
-		if v.sees(t.xid) {
-			delete(c.keys, key)
-		}
-	}
-	c.sweep = max(sweepKeys, 2*len(c.keys))
-}
-
-// of gives the changes of a table.
-func (a *readings) of(oid uint32) *changes {
-	c := a.changed[oid]
-	if c == nil {
-		c = &changes{keys: map[string]touch{}, sweep: sweepKeys}
-		a.changed[oid] = c
-	}
-	return c
-}
-
-// touched is told of each change of a row, with the row after it, and the old one where it came; of a delete with the old
-// one alone.
-func (a *readings) touched(op events.Op, rel *relation, xid uint32, row, old []field) {
-	a.mu.Lock()
-	seen, following := a.seen, len(a.pending) > 0
-	a.mu.Unlock()
-	if !following || seen != nil && seen.sees(xid) {
-		return
-	}
-	c := a.of(rel.oid)
-	if len(rel.key) == 0 {
-		if op == events.OpDelete {
-			old = row
-		}
-		if old != nil { // a row that was inserted is in no chunk whose query did not see that
-			c.keys[wholeRow(old)] = touch{xid: xid}
-		}
-	} else {
-		c.touch(rel, xid, row, old)
-	}
-	if len(c.keys) >= c.sweep && seen != nil {
-		c.forget(seen)
-	}
-}
-
-// touch notes the change of a row that has a key.
-func (c *changes) touch(rel *relation, xid uint32, row, old []field) {
-	t := touch{xid: xid}
-	for i := range row {
-		t.partial = t.partial || row[i].kind == fieldUnchanged && (old == nil || old[i].kind == fieldUnchanged)
-	}
-	key := fieldsKey(rel, row, old)
-	c.keys[key] = t
-	if old == nil {
-		return
-	}
-	if before := fieldsKey(rel, old, nil); before != key {
-		c.keys[before] = touch{xid: xid}
-	}
-}
-
-// emptied is told of each TRUNCATE.
-func (a *readings) emptied(rel *relation, xid uint32) {
-	if a.following() {
-		a.of(rel.oid).truncated = xid
-	}
-}
-
-// wholeRow names a row by all that it holds.
-func wholeRow(row []field) string {
-	var key []byte
-	for i := range row {
-		key = appendPart(key, row[i].text)
-	}
-	return string(key)
-}
-
-// fieldsKey names a row of the stream by its key columns.
-func fieldsKey(rel *relation, row, old []field) string {
-	var key []byte
-	for _, i := range rel.key {
-		f := &row[i]
-		if f.kind == fieldUnchanged && old != nil {
-			f = &old[i]
-		}
-		key = appendPart(key, f.text)
-	}
-	return string(key)
-}
-
-// appendPart appends a text behind its length, so that no two lists of texts are the same.
-func appendPart(dst, text []byte) []byte {
-	return append(binary.AppendUvarint(dst, uint64(len(text))), text...)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"sync"
 	"time"
 
@@ -44,7 +45,9 @@ type snapshot struct {
 	*run
 	plan   *plan
 	slot   events.LSN
-	cursor cursor // but for what the plan knows; guarded by turn
+	cursor cursor          // as of the last batch that was made; it belongs to who has the turn
+	stored cursor          // as of the last one that was handed over; as cursor
+	behind ingest.Position // of that; as cursor
 	pace   pace
 	report *report
 
@@ -56,7 +59,7 @@ type snapshot struct {
 // snapshot reads all rows, and goes on with watermarks where it has to be quick.
 func (r *run) snapshot(ctx context.Context, exported string) error {
 	s := &snapshot{
-		run: r, slot: r.out.position.EndLSN, cursor: cursor{Time: time.Now().UTC()}, pace: pace{began: time.Now()}, report: r.newReport(),
+		run: r, slot: r.out.position.EndLSN, cursor: cursor{Time: time.Now().UTC()}, report: r.newReport(),
 		tail: make(chan struct{}),
 	}
 	close(s.tail)
@@ -72,16 +75,20 @@ func (r *run) snapshot(ctx context.Context, exported string) error {
 	if err := s.makePlan(ctx, conns[0]); err != nil {
 		return fmt.Errorf("list the tables of the snapshot: %w", err)
 	}
+	s.pace.began = time.Now()
 	if err := s.mark(ctx, r.out, 0, 0, 0); err != nil { // from here on it goes on where it was cut off
 		return err
 	}
-	if err := s.readAll(ctx, conns); err != nil && !errors.Is(err, errHurry) {
+	err = s.readAll(ctx, conns)
+	if err != nil && !errors.Is(err, errHurry) {
 		return err
 	}
-	s.fill(&s.cursor)
-	if s.cursor.Table != math.MaxUint32 {
-		r.opts.Log.Info("the rest of the snapshot is read among the changes", "rows", s.cursor.ReadRows)
-		return r.leaveToWatermarks(ctx, s.cursor)
+	if err == nil {
+		s.fill(&s.stored)
+	}
+	if r.out.position = s.behind; s.stored.Table != math.MaxUint32 {
+		r.opts.Log.Info("the rest of the snapshot is read among the changes", "rows", s.stored.ReadRows)
+		return r.leaveToWatermarks(ctx, s.stored)
 	}
 	r.out.position.Phase, r.out.position.Cursor = ingest.PhaseStreaming, nil
 	r.out.mark(s.slot)
@@ -89,7 +96,7 @@ func (r *run) snapshot(ctx context.Context, exported string) error {
 		return err
 	}
 	s.report.nothing()
-	r.opts.Log.Info("snapshot done", "rows", s.cursor.ReadRows, "bytes", s.cursor.ReadBytes, "took", time.Since(s.pace.began).Round(time.Millisecond))
+	r.opts.Log.Info("snapshot done", "rows", s.stored.ReadRows, "bytes", s.stored.ReadBytes, "took", time.Since(s.pace.began).Round(time.Millisecond))
 	r.state.Last, r.state.Through, r.state.Position = s.at(r.out.position.Index), s.slot, r.out.position
 	return nil
 }
@@ -133,10 +140,8 @@ func (r *run) beginSnapshot(ctx context.Context, conn *pgx.Conn, exported string
 		"SET LOCAL max_parallel_workers_per_gather = 0", // the rows of a table without a key come in their places' order,
 		"SET LOCAL synchronize_seqscans = off",          // from the first
 		"SET LOCAL row_security = off")                  // an error is better than rows that are missing
-	for _, statement := range statements {
-		if _, err := conn.Exec(ctx, statement); err != nil {
-			return err
-		}
+	if _, err := conn.Exec(ctx, strings.Join(statements, "; ")); err != nil {
+		return err
 	}
 	return r.unbound(ctx, conn.PgConn())
 }
@@ -229,7 +234,11 @@ func (s *snapshot) mark(ctx context.Context, out *output, index uint32, rows, by
 	out.mark(s.slot)
 	s.report.read(rows, bytes)
 	s.report.at("the snapshot", &s.cursor.tally, time.Now())
-	return out.flush(ctx)
+	if err := out.flush(ctx); err != nil {
+		return err
+	}
+	s.stored, s.behind = s.cursor, *position
+	return nil
 }
 
 const lookAtSlotEvery = 5 * time.Second

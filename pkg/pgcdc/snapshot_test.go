@@ -232,7 +232,7 @@ func TestRowsThatAreAskedForComeAgainAmongTheirChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	again, err := ask(Ask{ID: "one", Table: "public.b", Where: "id <= 2000 -- all that are old"})
-	if err != nil || again.LSN != 0 && again.LSN != answer.LSN {
+	if err != nil || again.LSN != answer.LSN {
 		t.Errorf("asked twice: %+v, %v", again, err)
 	}
 	if err := r.stop(); err != nil { // whoever leads next goes on
@@ -269,7 +269,7 @@ func TestRowsThatAreAskedForComeAgainAmongTheirChanges(t *testing.T) {
 	if got := counts[name(answer.LSN)]; got < 1500 || got > 2100 {
 		t.Errorf("%d rows of b came again", got)
 	}
-	if got := counts[name(keyless.LSN)]; got > 0 || len(counts) < 3 {
+	if got := counts[name(keyless.LSN)]; got > 0 || len(counts) < 2 {
 		t.Errorf("rows without a key are named by their places: %v", counts)
 	}
 }
