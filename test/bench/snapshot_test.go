@@ -23,7 +23,7 @@ func TestSnapshotToStream(t *testing.T) {
 		s.Exec(fmt.Sprintf(`INSERT INTO orders SELECT `+row+` FROM generate_series(1, %d) i`, rows))
 		s.Exec(`VACUUM ANALYZE orders`)
 		raw := copyToNothing(t, s, rows)
-		batches := publishBatches(t, s, rows)
+		batches := publishBatches(t, s, rows, 700)
 		limit, limitName := raw, "COPY to nothing"
 		if batches < raw {
 			limit, limitName = batches, "atomic batches of 1,000"
