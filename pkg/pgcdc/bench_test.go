@@ -82,6 +82,27 @@ func BenchmarkDecode(b *testing.B) {
 	}
 }
 
+func TestTheDecoderAllocatesNothing(t *testing.T) {
+	d, rel := newTestDecoder(func(_ context.Context, c *change) error { return nil })
+	buf := make([]byte, 0, 1<<20)
+	d.put = func(_ context.Context, c *change) error {
+		buf = events.AppendChange(buf[:0], &c.Change)
+		return nil
+	}
+	insert := insertMessage(rel, "123456", "77", "shipped", "17636.57", "2026-11-23 08:45:53.123456+00", string(make130()))
+	if err := d.decode(t.Context(), beginMessage(1000)); err != nil {
+		t.Fatal(err)
+	}
+	allocated := testing.AllocsPerRun(1000, func() {
+		if err := d.decode(t.Context(), insert); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if allocated > 0 {
+		t.Errorf("%v allocations for a row of six columns", allocated)
+	}
+}
+
 func make130() []byte {
 	text := make([]byte, 130)
 	for i := range text {

@@ -3,6 +3,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,8 +21,11 @@ import (
 	"github.com/tributary-dev/tributary/pkg/events"
 )
 
-// measured is how long a rate is taken.
-const measured = 5 * time.Second
+// A rate is taken for so long, so often, and the middle one counts: each save waits for the disk, which others use, too.
+const (
+	measured = 1500 * time.Millisecond
+	rounds   = 3
+)
 
 // TestCheckpoints saves positions from many goroutines, each save durable when its call returns, beside as many
 // connections that update a row each in transactions of their own.
@@ -41,10 +45,27 @@ func TestCheckpoints(t *testing.T) {
 				t.Fatal(err)
 			}
 			connections := min(c.callers, 64)
-			limit, _ := updates(t, url, connections, min(c.sources, connections))
-			rate, delays := saves(t, s, c.callers, c.sources)
-			figure{name: name, rate: rate, limit: limit, limitName: fmt.Sprintf("%d connections updating", connections)}.print()
-			fmt.Printf("%44s a save takes %v (p50), %v (p99)\n", "", quantile(delays, 0.5), quantile(delays, 0.99))
+			type round struct {
+				limit, rate float64
+				delays      []time.Duration
+			}
+			var all []round
+			update, places := updater(t, url, connections, min(c.sources, connections)), new(atomic.Uint64)
+			for range rounds {
+				var r round
+				r.limit, _ = callers(t, connections, update)
+				r.rate, r.delays = saves(t, s, places, c.callers, c.sources)
+				all = append(all, r)
+			}
+			slices.SortFunc(all, func(a, b round) int { return cmp.Compare(a.rate, b.rate) })
+			middle := all[len(all)/2]
+			figure{name: name, rate: middle.rate, limit: middle.limit, limitName: fmt.Sprintf("%d connections updating", connections)}.print()
+			fmt.Printf("%44s a save takes %v (p50), %v (p99); the rounds %.0f to %.0f/s\n", "", quantile(middle.delays, 0.5), quantile(middle.delays, 0.99),
+				all[0].rate, all[len(all)-1].rate)
+			const toBeat = 10_000
+			if c.callers >= 1024 && all[len(all)-1].rate < toBeat {
+				t.Errorf("%.0f saves/s at the best, want %d", all[len(all)-1].rate, toBeat)
+			}
 		})
 	}
 }
@@ -91,9 +112,8 @@ func callers(t *testing.T, n int, do func(ctx context.Context, caller, call int)
 
 // saves gives the rate of saves that were stored. Where callers share a source, one that was overtaken is refused, and does
 // not count.
-func saves(t *testing.T, s *checkpoint.Store, n, sources int) (float64, []time.Duration) {
+func saves(t *testing.T, s *checkpoint.Store, places *atomic.Uint64, n, sources int) (float64, []time.Duration) {
 	t.Helper()
-	var places atomic.Uint64
 	return callers(t, n, func(ctx context.Context, caller, _ int) error {
 		c := checkpoint.Checkpoint{
 			Source: fmt.Sprintf("source_%04d", caller%sources), Epoch: 1, Incarnation: 1, SystemID: "7311", Timeline: 1,
@@ -104,8 +124,8 @@ func saves(t *testing.T, s *checkpoint.Store, n, sources int) (float64, []time.D
 	})
 }
 
-// updates gives the rate of transactions that update one row each.
-func updates(t *testing.T, url string, n, rows int) (float64, []time.Duration) {
+// updater gives what n connections do: transactions that update one row each.
+func updater(t *testing.T, url string, n, rows int) func(ctx context.Context, caller, call int) error {
 	t.Helper()
 	conns := make([]*pgx.Conn, n)
 	for i := range conns {
@@ -113,7 +133,7 @@ func updates(t *testing.T, url string, n, rows int) (float64, []time.Duration) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = conn.Close(context.Background()) }()
+		t.Cleanup(func() { _ = conn.Close(context.Background()) })
 		conns[i] = conn
 	}
 	_, err := conns[0].Exec(t.Context(), fmt.Sprintf(`CREATE TABLE bare WITH (fillfactor = 20) AS SELECT i AS id, 0::bigint AS place FROM generate_series(0, %d) i`, rows))
@@ -123,8 +143,8 @@ func updates(t *testing.T, url string, n, rows int) (float64, []time.Duration) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return callers(t, n, func(ctx context.Context, caller, call int) error {
+	return func(ctx context.Context, caller, call int) error {
 		_, err := conns[caller].Exec(ctx, `UPDATE bare SET place = $2 WHERE id = $1`, caller%rows, call)
 		return err
-	})
+	}
 }

@@ -29,6 +29,11 @@ import (
 // readRaw reads the slot named raw, and throws away what it reads: what PostgreSQL can give.
 func readRaw(t *testing.T, s *harness.System, rows int) float64 {
 	t.Helper()
+	harness.Eventually(t, 10*time.Second, "nobody reads the slot", func() bool {
+		var free bool
+		err := s.DB.QueryRow(t.Context(), `SELECT NOT active FROM pg_replication_slots WHERE slot_name = 'raw'`).Scan(&free)
+		return err == nil && free
+	})
 	config, err := pgconn.ParseConfig(s.Postgres.URL("postgres"))
 	if err != nil {
 		t.Fatal(err)
