@@ -46,9 +46,13 @@ func runJobRunner(ctx context.Context, env *environment) error {
 	if err != nil {
 		return err
 	}
+	rests, follow, err := pauses(ctx, env, road)
+	if err != nil {
+		return unlessEnded(ctx, err)
+	}
 	runner, err := jobs.NewRunner(road.js, store, effects.actions, deadletter.New(road.js), jobs.Options{
 		Concurrency: concurrency, Keep: env.config.Jobs.Keep, Owner: env.owner, ShutdownTimeout: env.config.ShutdownTimeout,
-		Traces: traces, Circuits: circuits, ParkMaxAge: env.config.Circuits.ParkMaxAge, Resolve: effects.lookups.Resolve,
+		Traces: traces, Circuits: circuits, ParkMaxAge: env.config.Circuits.ParkMaxAge, Rests: rests, Resolve: effects.lookups.Resolve,
 	})
 	if err != nil {
 		return err
@@ -57,6 +61,7 @@ func runJobRunner(ctx context.Context, env *environment) error {
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return effects.keepCache(ctx, env) })
+	group.Go(func() error { return follow(ctx) })
 	group.Go(func() error { return circuits.Run(ctx) })
 	group.Go(func() error {
 		return recording(ctx, traces, func(ctx context.Context) error {
@@ -68,7 +73,7 @@ func runJobRunner(ctx context.Context, env *environment) error {
 	})
 	group.Go(func() error {
 		return holding(ctx, env.log, sweeper, func(ctx context.Context) error {
-			return jobs.RunSweeper(ctx, store, jobs.SweepOptions{Circuits: circuits, ParkMaxAge: env.config.Circuits.ParkMaxAge})
+			return jobs.RunSweeper(ctx, store, jobs.SweepOptions{Circuits: circuits, ParkMaxAge: env.config.Circuits.ParkMaxAge, Rests: rests})
 		})
 	})
 	env.watchNATS(ctx, group, road, "jobs run")

@@ -16,7 +16,7 @@ type observersPauseCommand struct {
 func (observersPauseCommand) Help() string {
 	return `What a paused observer is to do waits, in order, and is done when it is resumed: nothing is lost, and the
 other observers go on. What waits is kept in EVENTS, which can't be freed meanwhile: see
-tributary_worker_parked_effects, and events.max_bytes. Jobs that there are already go on: tributary jobs cancel.
+tributary_worker_parked_oldest_seconds, and events.max_bytes. Its jobs are deferred.
 
 A generation is applied that differs in this alone. Where the configuration names a file of observers, write
 paused: true there.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tributary-dev/tributary/pkg/actions"
@@ -35,6 +36,9 @@ func shareOf(r *actions.Request) string { return cmp.Or(r.Circuit, r.Endpoint) }
 
 // defers tells whether the job may not begin now, and sees to it that it comes again.
 func (r *Runner) defers(p phases, h *held, record *Record, revision uint64, now time.Time) (ended, waits bool) {
+	if observer := record.Effect.Observer; r.options.Rests.of(observer) {
+		return r.put(p.settling, h, record, revision, resting+observer, now), true
+	}
 	name := circuit.Name(&record.Request)
 	if r.options.Circuits.Shut(name) {
 		return r.put(p.settling, h, record, revision, name, now), true
@@ -70,7 +74,7 @@ func (r *Runner) put(ctx context.Context, h *held, record *Record, revision uint
 	case record.State == Running: // only the ticket that it runs by can take it over
 		r.nakLater(h, troubled)
 		return true
-	case !record.DeferredSince.IsZero() && now.Sub(record.DeferredSince) > r.options.ParkMaxAge:
+	case !strings.HasPrefix(name, resting) && !record.DeferredSince.IsZero() && now.Sub(record.DeferredSince) > r.options.ParkMaxAge:
 		next.condemn(deadletter.Exhausted, errDeferredLong.Error(), now)
 		revision, err := r.store.update(ctx, &next, revision, 0)
 		if err != nil {
@@ -104,6 +108,10 @@ func (s *sweeper) release(ctx context.Context, now time.Time) (left bool, err er
 	maps.DeleteFunc(s.released, func(name string, _ int) bool { return len(byCircuit[name]) == 0 })
 	for name, ids := range byCircuit {
 		slices.SortFunc(ids, func(a, b string) int { return s.open[a].deadline.Compare(s.open[b].deadline) })
+		if observer, is := strings.CutPrefix(name, resting); is && s.rests.of(observer) {
+			delete(s.released, name)
+			continue
+		}
 		budget := probeTickets
 		var wanted func(*openJob) bool
 		switch {

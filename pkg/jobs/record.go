@@ -50,7 +50,7 @@ type Record struct {
 	Letter      uint64               `json:"letter,omitempty"`        // the sequence in DEADLETTERS that this round retries
 	Lane        *Lane                `json:"lane,omitempty"`          // that it waits its turn in
 	Grave       uint64               `json:"grave,omitempty"`         // the sequence in DEADLETTERS by which it holds its lane, once it is dead
-	Deferred    string               `json:"deferred,omitempty"`      // the circuit that it waits for, without a ticket
+	Deferred    string               `json:"deferred,omitempty"`      // the circuit that it waits for, without a ticket, or the paused observer
 	Cancel      bool                 `json:"cancel,omitempty"`        // after the attempt that is running there is no other
 	Created     time.Time            `json:"created"`
 

@@ -41,6 +41,7 @@ type Options struct {
 	Resolve         Resolve           // of jobs whose request is pending; without it they fail
 	Circuits        *circuit.Circuits // which endpoints may be called; nil: all
 	ParkMaxAge      time.Duration     // after which a job that waits for a circuit dies; 24 h
+	Rests           rests             // tells whose observer is paused; nil: none is
 
 	crowded time.Duration // the least pause of a ticket whose endpoint has no place free, and that can't wait here
 }

@@ -21,6 +21,7 @@ type SweepOptions struct {
 
 	Circuits   *circuit.Circuits // that deferred jobs wait for; nil: all are closed
 	ParkMaxAge time.Duration     // after which they die; 24 h
+	Rests      rests             // tells whose observer is paused; nil: none is
 }
 
 // RunSweeper writes tickets for jobs that have none: those that are overdue though the tickets of their time have been
@@ -36,7 +37,7 @@ func RunSweeper(ctx context.Context, store *Store, options SweepOptions) error {
 	s := &sweeper{
 		store: store, open: make(map[string]*openJob),
 		every: cmp.Or(options.Every, 10*time.Second), margin: cmp.Or(options.Margin, 15*time.Second),
-		grace: graceWaits * cmp.Or(options.AckWait, DefaultAckWait), circuits: options.Circuits,
+		grace: graceWaits * cmp.Or(options.AckWait, DefaultAckWait), circuits: options.Circuits, rests: options.Rests,
 		parkMaxAge: cmp.Or(options.ParkMaxAge, 24*time.Hour), released: make(map[string]int),
 	}
 	defer store.metrics.waitingFor.Set(0)
@@ -70,6 +71,7 @@ type sweeper struct {
 	open                 map[string]*openJob // by id
 	lanes                openLanes
 	circuits             *circuit.Circuits
+	rests                rests
 	parkMaxAge           time.Duration
 	released             map[string]int // tickets of the last sweep, by circuit
 	deferred             bool           // jobs wait for circuits
