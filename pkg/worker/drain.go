@@ -89,9 +89,18 @@ func (d *drain) advance() {
 // refuse ends the drain: the circuit is open. What is behind the effect must not begin before it.
 func (d *drain) refuse(x *effect) {
 	x.state = idle
-	d.over = true
+	d.stop()
 	d.r.circuit = x.circuit
 	d.r.pause = d.p.w.clock() + refusedPause
+	signal(d.wake)
+}
+
+// stop lets nothing of the drain begin any more. What is live behind it in the lanes waits for the next drain, too.
+func (d *drain) stop() {
+	d.over = true
+	if d.p.ranges.all[d.r.key] == d.r {
+		d.r.over = false
+	}
 	signal(d.wake)
 }
 
@@ -181,7 +190,7 @@ func (d *drain) end() {
 	p.w.scheduler.pull(&p.set, func(x *effect) bool { return x.drain == d })
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	d.over = true
+	d.stop()
 	r := d.r
 	r.drain = nil
 	for _, s := range r.late {

@@ -204,6 +204,9 @@ func (p *partition) park(x *effect) {
 	if _, known := r.floors[e.line.id]; !known {
 		r.floors[e.line.id] = e.line.reached
 		changed = true
+		if r.drain != nil { // it has left this line out so far: what it reads now would come before
+			r.drain.stop()
+		}
 	}
 	r.over = false
 	r.count++

@@ -245,3 +245,30 @@ func (w *running) counter(name string) float64 {
 	w.t.Fatalf("the worker does not tell of %s", name)
 	return 0
 }
+
+func TestOrderHoldsWhileACircuitFlaps(t *testing.T) {
+	r := newRig(t, 1, twoHooks)
+	down := new(outage)
+	r.sink.answer = func(ctx context.Context, c call) error {
+		err := down.answer(ctx, c)
+		if c.effect.Observer == "down" {
+			wait := time.NewTimer(2 * time.Millisecond) // what a call takes
+			defer wait.Stop()
+			<-wait.C
+		}
+		return err
+	}
+	r.start("w1", withCircuits(r, func(o *circuit.Options) { o.OpenFor, o.Window = 30*time.Millisecond, time.Second }))
+	const rounds, each = 16, 60
+	for round := range rounds {
+		down.Store(round%2 == 0)
+		r.insert(keys(each, 12)...)
+		want := (round + 1) * each
+		eventually(t, "the other endpoint is served", func() bool { return len(r.sink.seenBy("up")) == want })
+	}
+	down.Store(false)
+	eventually(t, "all is drained", func() bool { return len(r.ranges()) == 0 })
+	r.settled()
+	r.sink.inOrder(t)
+	r.doneOnce("down", rounds*each, down.failed.Load())
+}
