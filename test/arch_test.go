@@ -30,7 +30,7 @@ var imports = map[string][]string{
 	// The operator's command, and what it reads.
 	"internal/cli": {"internal/ask", "internal/config", "internal/generations", "internal/inspect", "internal/natsread", "pkg/actions", "pkg/actions/circuit", "pkg/deadletter", "pkg/events", "pkg/indexer", "pkg/jobs",
 		"pkg/checkpoint", "pkg/ingest", "pkg/observers", "pkg/pgcdc", "pkg/trace", "streams"},
-	"internal/inspect": {"internal/natskv", "internal/natsread", "pkg/actions/circuit", "pkg/deadletter", "pkg/dedupkv", "pkg/events", "pkg/indexer", "pkg/ingest",
+	"internal/inspect": {"pkg/checkpoint", "internal/natskv", "internal/natsread", "pkg/actions/circuit", "pkg/deadletter", "pkg/dedupkv", "pkg/events", "pkg/indexer", "pkg/ingest",
 		"pkg/jobs", "pkg/observers", "pkg/pgcdc", "pkg/trace", "pkg/worker"},
 
 	// The vocabulary.

@@ -104,7 +104,7 @@ func (in *Invocation) connect() (*deployment, error) {
 	}
 	var databases []inspect.Database
 	for i, source := range in.Config.Sources {
-		databases = append(databases, inspect.Database{Source: source.Name, Slot: source.Slot, URL: func() (string, error) {
+		databases = append(databases, inspect.Database{Source: source.Name, Slot: source.Slot, Mirrored: in.Config.Ingest.Checkpoints, URL: func() (string, error) {
 			url, err := source.Postgres.Resolve()
 			if err != nil {
 				return "", fmt.Errorf("sources[%d].postgres %w", i, err)

@@ -241,6 +241,32 @@ func (x *examination) sources(status *inspect.Status) {
 		default:
 			x.add(area, "leader", passes, "", "%s leads, epoch %d, lag %s", s.Leader, s.Epoch, lag(s.Lag))
 		}
+		if s.Mirror != nil {
+			x.mirror(area, &s)
+		}
+	}
+}
+
+// mirror checks that the source's own database follows its position, and tells what it explains where it does not.
+func (x *examination) mirror(area string, s *inspect.Source) {
+	const (
+		check = "mirror"
+		look  = "tributary checkpoint history %s tells who changed what; ingest goes by EVENTS, and says so where it refuses to"
+	)
+	p, m := x.in.text(), s.Mirror
+	switch {
+	case m.Error != "":
+		x.add(area, check, warns, "grant what is missing, or set ingest.checkpoints to false", "%s", mirrorText(p, m))
+	case m.Says != "" && !m.Saved:
+		x.add(area, check, warns, "look at ingest's log: its role may not be allowed to write to schema tributary", "%s", m.Says)
+	case m.Says != "":
+		x.add(area, check, warns, fmt.Sprintf(look, s.Name), "%s", mirrorText(p, m))
+	case !m.Saved:
+		x.add(area, check, passes, "", "nothing to mirror yet")
+	case s.Leader != "" && m.Late(p.now):
+		x.add(area, check, warns, "look at ingest's log, and at tributary_ingest_mirror_failures_total", "it does not follow: %s", mirrorText(p, m))
+	default:
+		x.add(area, check, passes, "", "%s", mirrorText(p, m))
 	}
 }
 

@@ -181,6 +181,23 @@ func printDatabase(p *printer, s inspect.Source) {
 		p.line("  %s: WAL is at %s, confirmed to %s; the slot keeps %s,", s.Name, d.Flushed, d.Confirmed, size(d.Retained))
 		p.line("  %*s  of which %s are stored; it is %s, %s", len(s.Name), "", size(d.Unconfirmed), reader, d.WALStatus)
 	}
+	if m := s.Mirror; m != nil && (m.Saved || m.Says != "" || m.Error != "") {
+		p.paragraph("  "+strings.Repeat(" ", len(s.Name)+2), mirrorText(p, m))
+	}
+}
+
+// mirrorText tells what the mirror knows.
+func mirrorText(p *printer, m *inspect.Mirror) string {
+	switch {
+	case m.Error != "":
+		return "the mirror can't be read: " + clean(m.Error)
+	case !m.Saved:
+		return "mirror: " + m.Says
+	case m.Says != "":
+		return fmt.Sprintf("mirrored to %s, %s: %s", m.Stored, p.ago(m.At), m.Says)
+	default:
+		return fmt.Sprintf("mirrored to %s, %s, %s behind", m.Stored, p.ago(m.At), size(m.Behind))
+	}
 }
 
 func lag(l inspect.Lag) string {

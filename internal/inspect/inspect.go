@@ -28,9 +28,10 @@ type System struct {
 
 // Database is what the configuration says of a source.
 type Database struct {
-	Source string
-	Slot   string
-	URL    func() (string, error) // errs where the secret is not there
+	Source   string
+	Slot     string
+	URL      func() (string, error) // errs where the secret is not there
+	Mirrored bool                   // whether ingest keeps the position there, too
 }
 
 // New makes a System.

@@ -32,6 +32,7 @@ type Source struct {
 	LastTime    time.Time    `json:"last_event_time,omitzero"` // of the commit
 	Lag         Lag          `json:"lag"`
 	Database    *Standing    `json:"database,omitempty"` // where the configuration names it
+	Mirror      *Mirror      `json:"mirror,omitempty"`   // likewise, and positions are mirrored
 
 	Reading []pgcdc.Progress `json:"reading,omitempty"` // of rows: a snapshot, new tables, what was asked for
 }
@@ -229,6 +230,9 @@ func (source *Source) ask(ctx context.Context, database Database) {
 	*standing = Standing{
 		Flushed: there.Flushed, Slot: there.Exists, Active: there.Active, WALStatus: there.WALStatus, Confirmed: there.Confirmed,
 		Retained: there.Retained(),
+	}
+	if database.Mirrored {
+		source.readMirror(ctx, url)
 	}
 	if source.Phase == "" {
 		return
