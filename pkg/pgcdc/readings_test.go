@@ -293,6 +293,7 @@ func TestACommitThatQueriesDoNotSeeYetIsNotOvertaken(t *testing.T) {
 		var names string
 		return hung.QueryRow(ctx, `SHOW synchronous_standby_names`).Scan(&names) == nil && names == "nobody"
 	})
+	db.exec(`CHECKPOINT`) // by the process that tells all others that there is a standby to wait for
 	before := s.count()
 	released := make(chan struct{})
 	go func() {
