@@ -3,6 +3,7 @@ package app
 import (
 	"fmt"
 
+	"github.com/tributary-dev/tributary/internal/config"
 	"github.com/tributary-dev/tributary/pkg/actions"
 	actioncache "github.com/tributary-dev/tributary/pkg/actions/cache"
 	"github.com/tributary-dev/tributary/pkg/actions/cached"
@@ -17,12 +18,13 @@ import (
 	"github.com/tributary-dev/tributary/pkg/actions/webhook"
 	"github.com/tributary-dev/tributary/pkg/cachekv"
 	"github.com/tributary-dev/tributary/pkg/lookup"
+	"github.com/tributary-dev/tributary/pkg/observers"
 )
 
 // newEffects makes the actions of every type and the lookups, for at most so many at the same time. The caller calls end when
 // none runs, and keeps the cache meanwhile.
 func newEffects(env *environment, road *road, concurrency int) (*effects, error) {
-	rules, err := loadTLS(env)
+	rules, err := loadTLS(env.config)
 	if err != nil {
 		return nil, err
 	}
@@ -55,11 +57,26 @@ func newEffects(env *environment, road *road, concurrency int) (*effects, error)
 	}, nil
 }
 
+// askLookups gives what asks lookups once, without a cache.
+func askLookups(cfg config.Config) (fetch observers.Fetch, end func(), err error) {
+	rules, err := loadTLS(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	secrets := new(secret.Resolver)
+	transport := egress.NewTransport(egress.Options{AllowPrivate: cfg.Actions.AllowPrivate, TLS: rules})
+	readers := sql.NewReader(egress.NewDialer(cfg.Actions.AllowPrivate), secrets, sql.Options{TLS: rules})
+	return lookup.New(transport, secrets, readers, lookup.Options{Version: Version}).Fetch, func() {
+		readers.Close()
+		transport.CloseIdleConnections()
+	}, nil
+}
+
 // loadTLS reads the certificates that the configuration names: what is wrong with them is told before anything is
 // connected to.
-func loadTLS(env *environment) (*egress.TLS, error) {
+func loadTLS(cfg config.Config) (*egress.TLS, error) {
 	var rules []egress.TLSRule
-	for _, r := range env.config.Actions.TLS {
+	for _, r := range cfg.Actions.TLS {
 		rules = append(rules, egress.TLSRule{Host: r.Host, CA: r.CA, Cert: r.Cert, Key: r.Key})
 	}
 	loaded, err := egress.NewTLS(rules)

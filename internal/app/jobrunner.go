@@ -18,7 +18,7 @@ var jobRunnerService = service{
 	name:    "jobrunner",
 	summary: "runs retries and asynchronous actions",
 	require: []string{"nats"},
-	load:    func(env *environment) error { _, err := loadTLS(env); return err },
+	load:    func(env *environment) error { _, err := loadTLS(env.config); return err },
 	run:     runJobRunner,
 }
 

@@ -96,7 +96,7 @@ func tributary(ctx context.Context, p Program) (err error) {
 		return &config.UsageError{Message: err.Error() + "; --help behind a command shows how it is used"}
 	}
 	return parsed.Run(&cli.Invocation{
-		Ctx: ctx, Config: cfg, Options: line.Globals, Version: Version, Stdout: p.Stdout, Stdin: os.Stdin, Now: time.Now,
+		Ctx: ctx, Config: cfg, Options: line.Globals, Version: Version, Stdout: p.Stdout, Stdin: os.Stdin, Now: time.Now, Lookups: askLookups,
 	}, &p, parser)
 }
 

@@ -26,7 +26,7 @@ var workerService = service{
 	require: []string{"nats"},
 	load: func(env *environment) error {
 		_, rules := loadObservers(env)
-		_, certificates := loadTLS(env)
+		_, certificates := loadTLS(env.config)
 		return errors.Join(rules, certificates)
 	},
 	run: runWorker,

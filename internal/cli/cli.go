@@ -20,6 +20,7 @@ import (
 
 	"github.com/tributary-dev/tributary/internal/config"
 	"github.com/tributary-dev/tributary/internal/inspect"
+	"github.com/tributary-dev/tributary/pkg/observers"
 )
 
 // Commands are the commands, for kong.
@@ -69,6 +70,9 @@ type Invocation struct {
 	Stdout  io.Writer
 	Stdin   io.Reader
 	Now     func() time.Time
+
+	// Lookups gives what asks the lookups of observers under a configuration's rules, and what ends that.
+	Lookups func(config.Config) (fetch observers.Fetch, end func(), err error)
 }
 
 // Bounds of what a command waits for.

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/tributary-dev/tributary/internal/generations"
+	"github.com/tributary-dev/tributary/pkg/actions"
 	"github.com/tributary-dev/tributary/pkg/events"
 	"github.com/tributary-dev/tributary/pkg/observers"
 )
@@ -180,6 +181,7 @@ func matchText(o *observers.Observer) string {
 type observersTestCommand struct {
 	Event   string `arg:"" help:"A file with an event's envelope, or with what events show -o json prints; - for standard input; or an event's id, or its sequence in EVENTS."`
 	Subject string `help:"The subject that the event of a file came under, where that can't be told from it." placeholder:"SUBJECT"`
+	Lookups bool   `help:"Ask the observers' lookups, which is all that is asked of anybody; else they are only shown."`
 	rulesFlag
 }
 
@@ -207,6 +209,8 @@ type testedObserver struct {
 	Matches  bool            `json:"matches"`
 	Paused   bool            `json:"paused,omitempty"`
 	DryRun   bool            `json:"dry_run,omitempty"`
+	Lookups  []testedLookup  `json:"lookups,omitempty"`
+	Waits    bool            `json:"waits,omitempty"` // its condition needs lookups that were not asked
 	Failed   observers.Step  `json:"failed,omitempty"`
 	Wants    string          `json:"wants,omitempty"` // the condition, where it failed or is false
 	Error    string          `json:"error,omitempty"`
@@ -231,14 +235,23 @@ func (c *observersTestCommand) Run(in *Invocation) error {
 	if err != nil {
 		return err
 	}
-	result := test(set, address, raw, event)
+	fetch := observers.Fetch(func(context.Context, observers.Lookup) ([]byte, error) { return nil, errNotAsked })
+	if c.Lookups {
+		ask, end, err := in.Lookups(in.Config)
+		if err != nil {
+			return err
+		}
+		defer end()
+		fetch = ask
+	}
+	result := test(in.Ctx, set, address, raw, event, fetch)
 	if in.wantsJSON() {
 		return in.json(result)
 	}
 	return result.show(in.text())
 }
 
-func test(set *observers.Set, address events.Address, raw []byte, event *events.Event) *tested {
+func test(ctx context.Context, set *observers.Set, address events.Address, raw []byte, event *events.Event, fetch observers.Fetch) *tested {
 	result := &tested{Generation: set.Generation(), Subject: address.Subject(), ID: event.ID, Observers: []testedObserver{}}
 	view := observers.NewView(address, raw, event)
 	for _, f := range set.Explain(view) {
@@ -249,9 +262,13 @@ func test(set *observers.Set, address events.Address, raw []byte, event *events.
 		if f.Failed == observers.StepCondition || f.Matches {
 			o.Wants = f.Observer.When()
 		}
-		if f.Matches {
+		seen := view
+		if f.Matches && f.Observer.LooksUp() {
+			seen = o.lookUp(ctx, f, view, fetch)
+		}
+		if f.Matches && seen != nil {
 			for _, action := range f.Observer.Actions {
-				o.Requests = append(o.Requests, render(action, view))
+				o.Requests = append(o.Requests, render(action, seen))
 			}
 		}
 		result.Observers = append(result.Observers, o)
@@ -267,50 +284,13 @@ func render(action *observers.Action, view *observers.View) testedRequest {
 		r.print = func(p *printer) { p.paragraph("  ", "can't be rendered: "+err.Error()) }
 		return r
 	}
+	if request.Type == actions.Pending {
+		r.print = func(p *printer) { p.line("  rendered when its lookups are answered") }
+		return r
+	}
 	r.Request = viewRequest(&request)
 	r.print = func(p *printer) { printRequest(p, &request) }
 	return r
-}
-
-func (t *tested) show(p *printer) error {
-	p.field("Event", t.ID)
-	p.field("Subject", t.Subject)
-	p.field("Observers", fmt.Sprintf("%d, generation %s", len(t.Observers), t.Generation))
-	for _, o := range t.Observers {
-		p.line("")
-		switch {
-		case o.Matches && o.Wants != "":
-			p.line("%s: matches, its condition is true", o.Observer)
-			p.paragraph("  ", o.Wants)
-		case o.Matches:
-			p.line("%s: matches", o.Observer)
-		case o.Error != "":
-			p.line("%s: its condition failed, which makes a dead letter", o.Observer)
-			p.paragraph("  ", o.Error)
-		case o.Failed == observers.StepCondition:
-			p.line("%s: its condition is false", o.Observer)
-			p.paragraph("  ", o.Wants)
-		default:
-			p.line("%s: is for another %s", o.Observer, o.Failed)
-		}
-		switch {
-		case !o.Matches:
-		case o.Paused:
-			p.line("  it is paused: all of this waits until it is resumed")
-		case o.DryRun:
-			p.line("  it runs dry: none of this is sent")
-		}
-		for _, r := range o.Requests {
-			p.line("")
-			async := ""
-			if r.Async {
-				async = ", asynchronous"
-			}
-			p.line("  %s/%s%s", o.Observer, r.Action, async)
-			r.print(p)
-		}
-	}
-	return p.err
 }
 
 // event reads the event from where the argument says.

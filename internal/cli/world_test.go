@@ -244,6 +244,12 @@ func (w *world) run(args ...string) (string, error) {
 
 func run(t *testing.T, c config.Config, stdin io.Reader, args ...string) (string, error) {
 	t.Helper()
+	return runWith(t, &Invocation{Config: c, Stdin: stdin}, args...)
+}
+
+// runWith runs a command with what in holds beside what each has.
+func runWith(t *testing.T, in *Invocation, args ...string) (string, error) {
+	t.Helper()
 	var line struct {
 		Globals
 		Commands
@@ -257,10 +263,9 @@ func run(t *testing.T, c config.Config, stdin io.Reader, args ...string) (string
 	if err != nil {
 		return out.String(), &config.UsageError{Message: err.Error()}
 	}
-	err = parsed.Run(&Invocation{
-		Ctx: t.Context(), Config: c, Options: line.Globals, Version: "v1.2.3", Stdout: &out, Stdin: stdin,
-		Now: func() time.Time { return time.Now().Add(later90) },
-	}, parser)
+	in.Ctx, in.Options, in.Version, in.Stdout = t.Context(), line.Globals, "v1.2.3", &out
+	in.Now = func() time.Time { return time.Now().Add(later90) }
+	err = parsed.Run(in, parser)
 	return out.String(), err
 }
 

@@ -115,9 +115,9 @@ func (p Pending) Resolve(ctx context.Context, fetch Fetch) (actions.Request, err
 		return actions.Request{}, err
 	}
 	if o.later() {
-		ok, err := o.when.Eval(view.input)
+		ok, err := o.Holds(view)
 		if err != nil {
-			return actions.Request{}, &actions.RenderError{Condition: true, Err: fmt.Errorf("evaluate when of %s: %w", o.Name, err)}
+			return actions.Request{}, &actions.RenderError{Condition: true, Err: err}
 		}
 		if !ok {
 			return actions.Request{}, actions.ErrNotDue
@@ -128,6 +128,18 @@ func (p Pending) Resolve(ctx context.Context, fetch Fetch) (actions.Request, err
 		return actions.Request{}, &actions.RenderError{Err: err}
 	}
 	return request, nil
+}
+
+// Holds tells whether the condition holds for a view with the answers of the observer's lookups; it does where there is none.
+func (o *Observer) Holds(v *View) (bool, error) {
+	if o.when == nil {
+		return true, nil
+	}
+	ok, err := o.when.Eval(v.input)
+	if err != nil {
+		return false, fmt.Errorf("evaluate when of %s: %w", o.Name, err)
+	}
+	return ok, nil
 }
 
 // Answer is what one lookup of an event came to.
