@@ -97,6 +97,28 @@ func TestApplyReconciles(t *testing.T) {
 	}
 }
 
+// EVENTS of a version that knew atomic batches alone takes fast ones after the next start.
+func TestApplyLetsAnOlderStreamTakeFastBatches(t *testing.T) {
+	js := natstest.Start(t).JetStream(t)
+	apply(t, js, streams.Options{})
+	stream, err := js.Stream(t.Context(), events.StreamEvents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := stream.CachedInfo().Config
+	config.AllowBatchPublish = false
+	if _, err := js.UpdateStream(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, js, streams.Options{})
+	if stream, err = js.Stream(t.Context(), events.StreamEvents); err != nil {
+		t.Fatal(err)
+	}
+	if !stream.CachedInfo().Config.AllowBatchPublish {
+		t.Error("EVENTS does not take fast batches")
+	}
+}
+
 func TestApplyKeepsThePartitions(t *testing.T) {
 	js := natstest.Start(t).JetStream(t)
 	for _, option := range []int{4, 8, 0} {
