@@ -163,7 +163,7 @@ func writer(t *testing.T, url, table string, seed uint64, n int) {
 			fmt.Sprintf(`UPDATE %s SET n = n + 1 WHERE id %% 3 = %d AND id BETWEEN %d AND %d`, table, seed%3, old, old+20),
 			fmt.Sprintf(`BEGIN; UPDATE %[1]s SET n = n + 1 WHERE id = %[2]d; SAVEPOINT s; DELETE FROM %[1]s WHERE id = %[2]d; ROLLBACK TO s; COMMIT`, table, row),
 			fmt.Sprintf(`DELETE FROM %s WHERE id = %d AND id %% 7 = 0`, table, row),
-			fmt.Sprintf(`UPDATE %s SET id = -id WHERE id = %d AND id %% 11 = 0`, table, row),
+			fmt.Sprintf(`UPDATE %s SET id = -id, doc = doc || 'm' WHERE id = %d AND id %% 11 = 0`, table, row), // else its change leaves doc out
 		}
 		if _, err := conn.Exec(ctx, statements[[]int{0, 0, 1, 2, 3, 4, 5}[random.IntN(7)]]); err != nil {
 			t.Error(err)

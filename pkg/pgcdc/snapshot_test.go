@@ -2,7 +2,6 @@ package pgcdc
 
 import (
 	"fmt"
-	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -156,9 +155,9 @@ func keylessWriter(t *testing.T, url string, n int) {
 	}
 }
 
-// A snapshot is cut off behind each of its first batches, and at random ones behind those, while writers run.
+// Behind the second batch nothing of the snapshot is stored, and it is begun anew.
 func TestASnapshotIsCutOffAtAnyBatchWhileWritersRun(t *testing.T) {
-	for _, cut := range []int{2, 3, 4, 5, 7, 9} {
+	for _, cut := range []int{2, 4, 7} {
 		t.Run(fmt.Sprint(cut), func(t *testing.T) {
 			db := newDatabase(t, pgtest.Database(t))
 			db.exec(lastTable + toKill)
@@ -171,8 +170,6 @@ func TestASnapshotIsCutOffAtAnyBatchWhileWritersRun(t *testing.T) {
 			}
 			write(1)
 			s.step(source, cut)
-			before := map[string]bool{}
-			maps.Copy(before, s.ids)
 			write(2)
 			writers.Go(func() { keylessWriter(t, db.url, 100) })
 			s.step(source, 3) // and the reading that goes on is cut off as well
