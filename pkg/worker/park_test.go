@@ -259,10 +259,10 @@ func TestOrderHoldsWhileACircuitFlaps(t *testing.T) {
 		return err
 	}
 	r.start("w1", withCircuits(r, func(o *circuit.Options) { o.OpenFor, o.Window = 30*time.Millisecond, time.Second }))
-	const rounds, each = 16, 60
-	for round := range rounds {
-		down.Store(round%2 == 0)
-		r.insert(keys(each, 12)...)
+	const rounds, each = 200, 6
+	for round := range rounds { // it is down for twenty rounds, then up for as many
+		down.Store(round/20%2 == 0)
+		r.insert(keys(each, each)...)
 		want := (round + 1) * each
 		eventually(t, "the other endpoint is served", func() bool { return len(r.sink.seenBy("up")) == want })
 	}
