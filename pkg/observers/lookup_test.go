@@ -2,10 +2,13 @@ package observers_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -169,4 +172,50 @@ func TestConditionThatReadsNoLookupIsJudgedBefore(t *testing.T) {
 	if !f.Matches || !f.Lookups {
 		t.Errorf("the finding is %+v", f)
 	}
+}
+
+// FuzzLookup puts one hostile value everywhere that a question has room for one, and asks the parsers of those who receive it
+// whether it stayed there.
+func FuzzLookup(f *testing.F) {
+	for _, seed := range []string{"42", "../..", "a/b?c=d#e", "x\r\nX-Evil: 1", "' OR true --", "$1", "${after.id}", "é😀", "\x00", "*.>"} {
+		f.Add(seed)
+	}
+	set := parse(f, `
+observers:
+  - name: o
+    lookup:
+      - {name: a, type: http, url: "https://crm.example/c/x${after.v}?of=${after.v}", key: "c/${after.v}"}
+      - {name: b, type: sql, url: env:DB, select: SELECT $1, args: [after.v]}
+    actions: [{name: x, type: log, message: x}]
+`)
+	f.Fuzz(func(t *testing.T, value string) {
+		if value == "" || !utf8.ValidString(value) {
+			t.Skip()
+		}
+		row := append(events.AppendString([]byte(`{"v":`), value), '}')
+		var asked []observers.Lookup
+		fetch := answers{"a": "1", "b": "1"}.fetch(&asked)
+		if _, _, err := set.Observers()[0].LookUp(t.Context(), view(t, events.OpInsert, "", string(row)), fetch); err != nil {
+			t.Fatal(err)
+		}
+		u, err := url.Parse(asked[0].URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		segment, found := strings.CutPrefix(u.EscapedPath(), "/c/x")
+		got, err := url.PathUnescape(segment)
+		if !found || strings.Contains(segment, "/") || err != nil || got != value || u.Host != "crm.example" || u.Fragment != "" {
+			t.Errorf("%q became %s", value, asked[0].URL)
+		}
+		if query, err := url.ParseQuery(u.RawQuery); err != nil || len(query) != 1 || query.Get("of") != value {
+			t.Errorf("%q became the query %s", value, u.RawQuery)
+		}
+		if rest, _ := strings.CutPrefix(asked[0].Key, "c/"); strings.ContainsAny(rest, "/. *>\r\n\x00") {
+			t.Errorf("%q became the key %s", value, asked[0].Key)
+		}
+		var bound string
+		if err := json.Unmarshal(asked[1].Args[0], &bound); err != nil || bound != value || asked[1].Select != "SELECT $1" {
+			t.Errorf("%q is bound as %s to %s", value, asked[1].Args[0], asked[1].Select)
+		}
+	})
 }
