@@ -25,6 +25,7 @@ type effect struct {
 	owner    *partition
 	set      *laneSet
 	lane     laneKey
+	in       *lane // the lane it was put into last; guarded by the scheduler's lock
 	endpoint string
 	circuit  string
 	state    effectState // guarded by the partition's lock

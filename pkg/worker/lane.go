@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -19,6 +20,7 @@ type lane struct {
 	taken   bool // its first effect was given out, and has not come back
 	listed  bool // in the ready list of an endpoint
 	paused  bool // until its timer fires
+	gone    bool // from its set
 }
 
 // laneSet is the lanes of one partition. It is guarded by the scheduler's lock.
@@ -81,6 +83,7 @@ func (s *scheduler) add(set *laneSet, effects ...*effect) {
 			set.lanes[x.lane] = l
 			s.lanes++
 		}
+		x.in = l
 		l.waiting.push(x)
 		s.list(l)
 	}
@@ -105,6 +108,9 @@ func (s *scheduler) pull(set *laneSet, wanted func(*effect) bool) []*effect {
 	defer s.mu.Unlock()
 	var pulled []*effect
 	for _, l := range set.lanes {
+		if !slices.ContainsFunc(l.waiting.items[l.waiting.head:], wanted) {
+			continue
+		}
 		for _, x := range l.waiting.take() {
 			if wanted(x) {
 				pulled = append(pulled, x)
@@ -153,7 +159,8 @@ func (s *scheduler) list(l *lane) {
 
 // tidy forgets a lane with nothing in it.
 func (s *scheduler) tidy(l *lane) {
-	if !l.taken && !l.listed && !l.paused && l.waiting.len() == 0 && l.set.lanes[l.key] == l {
+	if !l.taken && !l.listed && !l.paused && l.waiting.len() == 0 && !l.gone {
+		l.gone = true
 		delete(l.set.lanes, l.key)
 		s.lanes--
 	}
@@ -250,7 +257,7 @@ func (s *scheduler) release(x *effect, again time.Duration) *effect {
 	s.busy--
 	e := s.endpoints[x.endpoint]
 	e.busy--
-	l := x.set.lanes[x.lane]
+	l := x.in
 	if again > 0 {
 		l.waiting.pushFront(x)
 		s.pause(l, again)
@@ -272,7 +279,7 @@ const unrecorded = time.Duration(-1)
 func (s *scheduler) free(x *effect) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.leave(x.set.lanes[x.lane])
+	s.leave(x.in)
 	s.dispatch()
 }
 
