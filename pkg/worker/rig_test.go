@@ -247,12 +247,14 @@ func (r *rig) settled() {
 		r.t.Fatal(err)
 	}
 	for partition := range r.partitions {
-		last, err := stream.GetLastMsgForSubject(r.t.Context(), events.EventsOfPartition(partition))
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
+		var last *jetstream.RawStreamMsg
+		eventually(r.t, "EVENTS has a leader that answers", func() bool {
+			var err error
+			last, err = stream.GetLastMsgForSubject(r.t.Context(), events.EventsOfPartition(partition))
+			return err == nil || errors.Is(err, jetstream.ErrMsgNotFound)
+		})
+		if last == nil {
 			continue
-		}
-		if err != nil {
-			r.t.Fatal(err)
 		}
 		eventually(r.t, fmt.Sprintf("all of partition %d is acknowledged", partition), func() bool {
 			consumer, err := stream.Consumer(r.t.Context(), "worker-"+events.PartitionName(partition))
