@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tributary-dev/tributary/pkg/actions"
+	"github.com/tributary-dev/tributary/pkg/actions/circuit"
 	"github.com/tributary-dev/tributary/pkg/deadletter"
 )
 
@@ -18,6 +19,9 @@ type Resolve func(ctx context.Context, request actions.Request, subject string, 
 // attempt that follows sends the same. It says ended where the attempt has ended with it.
 func (r *Runner) resolve(p phases, h *held, record *Record, revision uint64) (_ *Record, _ uint64, ended bool) {
 	request, failure := r.request(p.working, record)
+	if _, unrendered := errors.AsType[*actions.RenderError](failure); unrendered {
+		h.pass.Return() // it says nothing of what the lookups ask
+	}
 	if failure != nil {
 		r.conclude(p, h, record, revision, actions.Outcome{}, failure)
 		return nil, 0, true
@@ -25,6 +29,7 @@ func (r *Runner) resolve(p phases, h *held, record *Record, revision uint64) (_ 
 	resolved := *record
 	resolved.Request = request
 	if _, err := r.store.encode(&resolved); errors.Is(err, ErrInvalid) {
+		h.pass.Return()
 		r.conclude(p, h, record, revision, actions.Outcome{}, &actions.RenderError{Err: err})
 		return nil, 0, true
 	}
@@ -37,6 +42,14 @@ func (r *Runner) resolve(p phases, h *held, record *Record, revision uint64) (_ 
 		r.log.Warn("what a job is to send could not be written", "job", record.ID, "error", err)
 		return nil, 0, true
 	}
+	// The pass was for what the lookups ask. What is sent needs one of its own, or waits as a job that is resolved.
+	h.pass.Done(nil)
+	pass, answer := r.options.Circuits.Enter(circuit.Name(&request))
+	if answer != circuit.Yes {
+		r.release(p.settling, h, written, at, now)
+		return nil, 0, true
+	}
+	h.pass = pass
 	return written, at, false
 }
 
