@@ -17,11 +17,11 @@ func TestRacingLeadersStoreEachEventOnce(t *testing.T) {
 	server := natstest.Start(t)
 	w := newWorld(t, server)
 	for range 4 {
-		w.lead(t, &generator{transactions: 200, perTransaction: 50, perBatch: 70, pause: 5 * time.Millisecond})
+		w.lead(t, &generator{transactions: 400, perTransaction: 50, perBatch: 70, pause: 5 * time.Millisecond})
 	}
-	w.waitFor(t, 10_000)
-	w.verify(t, 10_000)
-	if deposed := w.metric(t, "tributary_ingest_takeovers_total"); deposed < 5 {
+	w.waitFor(t, 20_000)
+	w.verify(t, 20_000)
+	if deposed := w.metric(t, "tributary_ingest_takeovers_total"); deposed < 4 {
 		t.Errorf("%v takeovers: they did not race", deposed)
 	}
 }

@@ -2,7 +2,6 @@ package jobs
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -150,7 +149,7 @@ func eventuallyTrue(t *testing.T, fact string, holds func() bool) {
 		select {
 		case <-look.C:
 		case <-deadline:
-			t.Fatal(fmt.Sprintf("never: %s", fact))
+			t.Fatalf("never: %s", fact)
 		}
 	}
 }

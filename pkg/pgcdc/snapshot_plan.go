@@ -1,7 +1,6 @@
 package pgcdc
 
 import (
-	"cmp"
 	"math"
 	"slices"
 	"strconv"
@@ -31,11 +30,6 @@ type piece struct {
 	OID  uint32 `json:"oid"`
 	File uint32 `json:"file"`           // whose places Left has
 	Left []span `json:"left,omitempty"` // ascending; none where all is stored
-}
-
-// order is that in which pieces are read.
-func (p *piece) order(as, oid uint32) int {
-	return cmp.Or(cmp.Compare(p.As, as), cmp.Compare(p.OID, oid))
 }
 
 // leftCondition tells in SQL which rows of some pieces are left: of those in rewritten, whose places say nothing any more,

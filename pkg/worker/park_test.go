@@ -28,8 +28,6 @@ observers:
     actions: [{name: a, type: webhook, url: "http://up.example/"}]
 `
 
-const downCircuit = "http://down.example:80"
-
 // outage lets the endpoint down.example fail while it lasts.
 type outage struct {
 	atomic.Bool

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -33,8 +34,8 @@ type tlsRule struct {
 	host, port string // port is empty for any
 
 	mu     sync.Mutex
-	stamp  string      // of the files as they were read; guarded by mu
-	config *tls.Config // never changed, only replaced; guarded by mu
+	seen   []os.FileInfo // the files as they were read; nil for one that is not there; guarded by mu
+	config *tls.Config   // never changed, only replaced; guarded by mu
 }
 
 // NewTLS reads the files of all rules. Its error names the rule by its number, and the setting.
@@ -52,7 +53,7 @@ func NewTLS(rules []TLSRule) (*TLS, error) {
 		if err := r.read(); err != nil {
 			return nil, fmt.Errorf("[%d].%w", i, err)
 		}
-		r.stamp = r.look()
+		r.seen = r.look()
 		t.rules = append(t.rules, r)
 	}
 	return t, nil
@@ -99,28 +100,37 @@ func (t *TLS) rule(host, port string) *tlsRule {
 
 // current gives the configuration, read again where a file is another than it was.
 func (r *tlsRule) current() *tls.Config {
-	stamp := r.look()
+	now := r.look()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if stamp != r.stamp {
+	if !slices.EqualFunc(now, r.seen, sameFile) {
 		if r.read() == nil { // else they are being replaced, and are whole the next time
-			r.stamp = stamp
+			r.seen = now
 		}
 	}
 	return r.config
 }
 
-// look tells the files apart from what they were before.
-func (r *tlsRule) look() string {
-	var b strings.Builder
+// look gives the files as they are now.
+func (r *tlsRule) look() []os.FileInfo {
+	var now []os.FileInfo
 	for _, file := range []string{r.CA, r.Cert, r.Key} {
-		if info, err := os.Stat(file); file != "" && err == nil {
-			fmt.Fprintf(&b, "%d %d;", info.ModTime().UnixNano(), info.Size())
-		} else {
-			b.WriteString("-;")
+		info, err := os.Stat(file)
+		if err != nil {
+			info = nil
 		}
+		now = append(now, info)
 	}
-	return b.String()
+	return now
+}
+
+// sameFile tells whether a file is the one that it was, by its inode too: one that replaces another within a tick of the
+// clock may have the same time and size.
+func sameFile(a, b os.FileInfo) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
 }
 
 func (r *tlsRule) read() error {
