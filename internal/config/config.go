@@ -122,7 +122,7 @@ type Endpoint struct {
 
 // Dedup is the record of what was done.
 type Dedup struct {
-	Window  time.Duration `key:"window" default:"5m" min:"1s" help:"how long a finished action is remembered"`
+	Window  time.Duration `key:"window" default:"5m" min:"1s" help:"how long what is done of an application's event is remembered, so that its duplicate is none; rows have no such limit"`
 	OnError string        `key:"on_error" default:"wait" oneof:"wait|run" help:"what to do while the record can't be reached: wait, or run the action and perhaps repeat it"`
 }
 
