@@ -101,20 +101,41 @@ observers:
 // insert publishes an insert of the row with each key.
 func (r *rig) insert(keys ...string) {
 	r.t.Helper()
-	for _, key := range keys {
+	r.stream()
+	stored := make([]jetstream.PubAckFuture, len(keys))
+	for i, key := range keys {
 		r.commit++
 		subject, data := row(r.commit, key, r.partitions)
-		if _, err := r.js.PublishAsync(subject, data); err != nil {
+		var err error
+		if stored[i], err = r.js.PublishAsync(subject, data); err != nil {
 			r.t.Fatal(err)
 		}
 		r.published++
 		r.keys = append(r.keys, key)
 	}
-	select {
-	case <-r.js.PublishAsyncComplete():
-	case <-time.After(patience):
-		r.t.Fatal("events are not stored")
+	tooLong := time.After(patience)
+	for _, one := range stored {
+		select {
+		case <-one.Ok():
+		case err := <-one.Err():
+			r.t.Fatal(err)
+		case <-tooLong:
+			r.t.Fatal("events are not stored")
+		}
 	}
+}
+
+// stream waits for EVENTS, which is not there for a moment after its server has begun.
+func (r *rig) stream() (stream jetstream.Stream) {
+	r.t.Helper()
+	eventually(r.t, "EVENTS is there", func() bool {
+		ctx, cancel := context.WithTimeout(r.t.Context(), time.Second)
+		defer cancel()
+		var err error
+		stream, err = r.js.Stream(ctx, events.StreamEvents)
+		return err == nil
+	})
+	return stream
 }
 
 func row(commit uint64, key string, partitions int) (subject string, data []byte) {
@@ -242,10 +263,7 @@ func eventually(t testing.TB, fact string, holds func() bool) {
 // settled waits until every event that was published is acknowledged.
 func (r *rig) settled() {
 	r.t.Helper()
-	stream, err := r.js.Stream(r.t.Context(), events.StreamEvents)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	stream := r.stream()
 	for partition := range r.partitions {
 		var last *jetstream.RawStreamMsg
 		eventually(r.t, "EVENTS has a leader that answers", func() bool {
