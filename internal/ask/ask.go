@@ -129,7 +129,7 @@ func try(ctx context.Context, nc *nats.Conn, source string, question []byte) (pg
 	case r.Error == "":
 		return r.Answer, nil
 	case r.Unfit:
-		return pgcdc.Answer{}, fmt.Errorf("%w: %s", pgcdc.ErrUnfit, r.Error)
+		return pgcdc.Answer{}, pgcdc.Unfit("%s", r.Error)
 	default:
 		return pgcdc.Answer{}, fmt.Errorf("the leader of %s: %s", source, r.Error)
 	}

@@ -35,9 +35,12 @@ type Answer struct {
 // ErrUnfit is the error of an Ask that can't be done, whoever is asked.
 var ErrUnfit = errors.New("unfit")
 
-func unfit(format string, args ...any) error {
-	return fmt.Errorf("%w: %w", ErrUnfit, fmt.Errorf(format, args...))
-}
+type unfitError struct{ error }
+
+func (unfitError) Is(target error) bool { return target == ErrUnfit }
+
+// Unfit gives an error that says why, and is ErrUnfit.
+func Unfit(format string, args ...any) error { return unfitError{fmt.Errorf(format, args...)} }
 
 const (
 	judgeTimeout = 5 * time.Second // of PostgreSQL's look at a condition
@@ -57,7 +60,7 @@ func (a *readings) serve(ctx context.Context) error {
 func (a *readings) ask(ctx context.Context, ask Ask) (Answer, error) {
 	var answer Answer
 	if a.ops != nil && !a.ops[events.OpSnapshot] {
-		return answer, unfit("source %s publishes no snapshot events: add snapshot to sources[].ops", a.opts.Name)
+		return answer, Unfit("source %s publishes no snapshot events: add snapshot to sources[].ops", a.opts.Name)
 	}
 	conn, err := a.connector.open(ctx)
 	if err != nil {
@@ -76,7 +79,7 @@ func (a *readings) ask(ctx context.Context, ask Ask) (Answer, error) {
 		return answer, nil
 	}
 	if a.waitingAsks(ask.ID) >= askMost {
-		return answer, unfit("%d readings wait already: ask again when they are done", askMost)
+		return answer, Unfit("%d readings wait already: ask again when they are done", askMost)
 	}
 	content, err := json.Marshal(additionMessage{Slot: a.opts.Slot, Asked: &asked{
 		ID: ask.ID, OID: oid, Table: answer.Table, Where: ask.Where, Who: ask.Who,
@@ -156,10 +159,10 @@ func (a *readings) askedTable(ctx context.Context, conn *pgx.Conn, name string) 
 	}
 	switch {
 	case len(found) == 0:
-		return nil, 0, unfit("%s is not published by %s, so its changes are not read, and its rows are not either: name a table that source %s reads (%s)",
+		return nil, 0, Unfit("%s is not published by %s, so its changes are not read, and its rows are not either: name a table that source %s reads (%s)",
 			name, a.opts.Publication, a.opts.Name, a.patterns)
 	case len(found) > 1:
-		return nil, 0, unfit("several schemas have a table %s: say schema.table", name)
+		return nil, 0, Unfit("several schemas have a table %s: say schema.table", name)
 	}
 	for i := range matching {
 		t := &matching[i]
@@ -168,16 +171,16 @@ func (a *readings) askedTable(ctx context.Context, conn *pgx.Conn, name string) 
 		}
 		if !t.Readable {
 			user := quoteIdent(a.connector.config.User)
-			return nil, 0, unfit("role %s may not read %s: GRANT USAGE ON SCHEMA %s and SELECT ON %s to it (and BYPASSRLS where it has row security)",
+			return nil, 0, Unfit("role %s may not read %s: GRANT USAGE ON SCHEMA %s and SELECT ON %s to it (and BYPASSRLS where it has row security)",
 				user, t, quoteIdent(t.Schema), t.quoted())
 		}
 		table, err := a.describeTable(ctx, conn, found[0])
 		if err != nil {
-			return nil, 0, unfit("read %s: %w", t, err)
+			return nil, 0, Unfit("read %s: %w", t, err)
 		}
 		return table, t.OID, nil
 	}
-	return nil, 0, unfit("%s does not match sources[].tables (%s)", name, a.patterns)
+	return nil, 0, Unfit("%s does not match sources[].tables (%s)", name, a.patterns)
 }
 
 // judgeWhere has PostgreSQL parse a condition, and estimate what it finds. The condition is parsed on its own where a
@@ -235,7 +238,7 @@ func parseCondition(ctx context.Context, conn *pgx.Conn, text string) error {
 		return explainCondition(err)
 	}
 	if len(prepared.ParamOIDs) > 0 {
-		return unfit("the condition has parameters ($1): write values")
+		return Unfit("the condition has parameters ($1): write values")
 	}
 	return nil
 }
@@ -244,7 +247,7 @@ func parseCondition(ctx context.Context, conn *pgx.Conn, text string) error {
 func explainCondition(err error) error {
 	var answer *pgconn.PgError
 	if errors.As(err, &answer) && isOfQuery(err) {
-		return unfit("PostgreSQL refuses the condition: %s", answer.Message)
+		return Unfit("PostgreSQL refuses the condition: %s", answer.Message)
 	}
 	return fmt.Errorf("have PostgreSQL parse the condition: %w", err)
 }

@@ -20,6 +20,7 @@ type circuit struct {
 	told    bool          // that it is ready, to those who listen
 	lease   time.Duration // of the clock, until which this process probes it
 	failed  time.Duration // when a call failed last
+	probed  time.Duration // when a probe here ended last; 0 while none has
 
 	wish     wish
 	record   record // the last that was heard of
@@ -92,7 +93,20 @@ func (c *circuit) probe(o Options) {
 		time.Sleep(time.Microsecond)
 	}
 	b.armed = true
-	c.breaker = b
+	c.breaker, c.probed = b, 0
+}
+
+// lull is how long nobody makes a call before the probes that were made decide: else an endpoint that few of this process's
+// effects are for would stay shut for the others' until the lease ends.
+const lull = time.Second
+
+// lulls tells whether all probes that were made here have succeeded, fewer than it takes, and no other came.
+func (c *circuit) lulls(now time.Duration) bool {
+	if c.state != Probing || c.probed == 0 || now-c.probed < lull {
+		return false
+	}
+	counts := c.breaker.Counts()
+	return counts.TotalSuccesses > 0 && counts.TotalSuccesses == counts.Requests
 }
 
 func (c *circuit) ripe(now time.Duration) bool { return !c.never && now >= c.ready }
@@ -106,6 +120,9 @@ func (c *Circuits) counted(there *circuit, b *breaker, err error) {
 			there.failed = c.clock()
 		}
 		c.note(there, err)
+		if there.state == Probing && b == there.breaker {
+			there.probed = max(c.clock(), 1)
+		}
 	}
 	// The breaker may be an older one than the circuit's: then its turn is of no interest any more.
 	if b == there.breaker {

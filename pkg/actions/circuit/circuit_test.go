@@ -229,6 +229,22 @@ func TestProbesThatSucceedCloseAndThoseThatFailOpen(t *testing.T) {
 	await(t, "b closes", is(b, circuit.Closed))
 }
 
+// Who has little to send must not keep the others waiting who have much.
+func TestFewerProbesThanItTakesDecideWhereNoOtherComes(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.start("a"), w.start("b")
+	for range 20 {
+		call(a, errDown)
+	}
+	await(t, "b hears", is(b, circuit.Open))
+	await(t, "one probe succeeds", func() bool { return call(a, nil) })
+	if a.State(name) != circuit.Probing {
+		t.Error("one probe closed the circuit at once")
+	}
+	await(t, "a closes", is(a, circuit.Closed))
+	await(t, "b closes", is(b, circuit.Closed))
+}
+
 func TestProbeThatIsCutShortIsGivenBack(t *testing.T) {
 	w := newWorld(t)
 	c := w.start("a")

@@ -73,7 +73,13 @@ func (c *Circuits) ripen() {
 	c.mu.Lock()
 	now := c.clock()
 	for name, there := range c.all {
-		if there.state == Probing && now >= there.lease {
+		switch {
+		case there.lulls(now):
+			c.close(there)
+			there.wish = wishClose
+			names = append(names, name)
+			c.log.Info("circuit closes", "circuit", name)
+		case there.state == Probing && now >= there.lease:
 			c.open(there, 0)
 		}
 		if there.state == Open && !there.told && there.ripe(now) {
