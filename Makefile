@@ -31,7 +31,7 @@ chaos: ## random kills; CHAOS_KILLS=n how many, CHAOS_SEED=n to repeat a run
 	$(GO) test -count=1 -timeout 60m -v ./test/chaos/...
 
 bench: ## rates and latencies, printed
-	$(GO) test -v -tags bench -count=1 -timeout 30m ./test/bench | grep -v '^ *\(===\|---\|PASS$$\)'
+	$(GO) test -v -tags bench -bench . -benchtime 1s -count=1 -timeout 60m ./test/bench | grep -v '^ *\(===\|---\|PASS$$\)'
 
 elasticsearch: ## a real Elasticsearch on 127.0.0.1:9200 for tests and services; test/elasticsearch/stop ends it
 	@url=$$(test/elasticsearch/start --port 9200) && printf '%s\n  tests:     ELASTICSEARCH_URL=%s make test\n  services:  TRIBUTARY_INDEXER_ELASTICSEARCH=%s\n  stop:      test/elasticsearch/stop --port 9200\n' $$url $$url $$url
