@@ -20,6 +20,7 @@ import (
 
 	"cel.dev/cel-go/cel"
 	celast "cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
 )
@@ -88,13 +89,14 @@ func (e *Env) WithLookups(names []string) (*Env, error) {
 
 // program is one compiled expression and the type it was found to have.
 type program struct {
-	cel    cel.Program
-	text   string
-	kind   cel.Kind
-	name   string   // of the type, in CEL's words
-	images []string // which of before, after and key it reads
-	asks   bool     // it calls changed, changed_to or changed_from
-	looks  bool     // it reads lookup
+	cel      cel.Program
+	text     string
+	kind     cel.Kind
+	computed bool     // by an operator of numbers or texts: whatever it is, it is not true or false
+	name     string   // of the type, in CEL's words
+	images   []string // which of before, after and key it reads
+	asks     bool     // it calls changed, changed_to or changed_from
+	looks    bool     // it reads lookup
 }
 
 func (e *Env) compile(text string) (*program, error) {
@@ -106,6 +108,7 @@ func (e *Env) compile(text string) (*program, error) {
 		return nil, firstIssue(text, issues)
 	}
 	kind, name := ast.OutputType().Kind(), cel.FormatCELType(ast.OutputType())
+	computed := computes(ast.NativeRep().Expr())
 	if err := makeExact(text, ast); err != nil {
 		return nil, err
 	}
@@ -113,7 +116,7 @@ func (e *Env) compile(text string) (*program, error) {
 	if err != nil {
 		return nil, &Error{Message: err.Error()}
 	}
-	p := &program{cel: compiled, text: text, kind: kind, name: name}
+	p := &program{cel: compiled, text: text, kind: kind, name: name, computed: computed}
 	var unknown *Error
 	celast.PostOrderVisit(ast.NativeRep().Expr(), celast.NewExprVisitor(func(x celast.Expr) {
 		switch x.Kind() {
@@ -129,6 +132,19 @@ func (e *Env) compile(text string) (*program, error) {
 		return nil, unknown
 	}
 	return p, nil
+}
+
+// computes tells whether an expression is a sum, a product and the like.
+func computes(x celast.Expr) bool {
+	if x.Kind() != celast.CallKind {
+		return false
+	}
+	switch x.AsCall().FunctionName() {
+	case operators.Add, operators.Subtract, operators.Multiply, operators.Divide, operators.Modulo, operators.Negate:
+		return true
+	default:
+		return false
+	}
 }
 
 // unknownLookup gives the error of reading a lookup that the observer does not have.
@@ -232,7 +248,7 @@ func (e *Env) CompileCondition(text string) (*Condition, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.kind != cel.BoolKind && p.kind != cel.DynKind {
+	if p.kind != cel.BoolKind && p.kind != cel.DynKind || p.computed {
 		return nil, &Error{
 			Message: fmt.Sprintf("a condition is true or false, this is of type %s", p.name),
 			Hint:    `compare it, as in after.status == "shipped"`,

@@ -150,6 +150,7 @@ func TestCompileErrors(t *testing.T) {
 		"a wrong argument":               {asCondition, `changed(5)`, "(5)", "found no matching overload for 'changed' applied to '(int)'"},
 		"a missing argument":             {asCondition, `changed_to("status")`, "(\"status", "found no matching overload for 'changed_to' applied to '(string)'"},
 		"a condition that is a number":   {asCondition, `1 + 2`, "1 + 2", "a condition is true or false, this is of type int"},
+		"a condition that is a sum":      {asCondition, `after.total + 1`, "after.total + 1", "a condition is true or false, this is of type dyn"},
 		"a syntax error":                 {asCondition, `after.status = "x"`, `= "x"`, "syntax error: token recognition error at: '= '"},
 		"an error behind other letters":  {asCondition, `"ä€😀" == op && aftr.x`, "aftr", "undeclared reference to 'aftr' (did you mean 'after'?)"},
 		"an error on the second line":    {asCondition, "op == 'x' &&\n  aftr.x", "aftr", "undeclared reference to 'aftr' (did you mean 'after'?)"},
