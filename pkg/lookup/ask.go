@@ -69,11 +69,7 @@ func (l *Lookups) judge(response *http.Response) error {
 	if status >= 200 && status <= 299 {
 		return nil
 	}
-	err := errors.New("status " + strconv.Itoa(status))
-	if delay := egress.RetryAfter(response.Header.Get("Retry-After"), l.o.Now()); delay > 0 {
-		return retry.After(err, delay)
-	}
-	return err
+	return egress.Again(errors.New("status "+strconv.Itoa(status)), response, l.o.Now())
 }
 
 const mostRows = 1000

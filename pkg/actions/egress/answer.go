@@ -20,8 +20,17 @@ var errNoHTTP = errors.New("the connection was closed, or what came is no HTTP r
 // maxRetryAfter bounds what a receiver can ask for, by intent or with a wrong clock.
 const maxRetryAfter = 24 * time.Hour
 
-// RetryAfter reads a header Retry-After, in seconds or as a date; it is 0 where there is none, or none that can be read.
-func RetryAfter(value string, now time.Time) time.Duration {
+// Again gives err, of an answer after which the same may be tried again: not before the time that Retry-After asks for, where
+// that is there.
+func Again(err error, answer *http.Response, now time.Time) error {
+	if delay := retryAfter(answer.Header.Get("Retry-After"), now); delay > 0 {
+		return retry.After(err, delay)
+	}
+	return err
+}
+
+// retryAfter reads a header Retry-After, in seconds or as a date; it is 0 where there is none, or none that can be read.
+func retryAfter(value string, now time.Time) time.Duration {
 	if value == "" {
 		return 0
 	}

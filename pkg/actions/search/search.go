@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
@@ -67,11 +66,8 @@ func (s *Search) Do(ctx context.Context, effect actions.Effect, request actions.
 	case status == http.StatusBadRequest, status == http.StatusRequestEntityTooLarge:
 		return outcome, retry.Permanent(fmt.Errorf("%s: status %d", place, status))
 	default:
-		err := errors.New(place + ": status " + strconv.Itoa(status))
-		if delay := egress.RetryAfter(response.Header.Get("Retry-After"), time.Now()); delay > 0 {
-			return outcome, retry.After(err, delay)
-		}
-		return outcome, err
+		err := fmt.Errorf("%s: status %d", place, status)
+		return outcome, egress.Again(err, response, time.Now())
 	}
 }
 

@@ -87,10 +87,7 @@ func judge(place, reason string, response *http.Response) error {
 	case http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusGone:
 		return retry.Permanent(err)
 	}
-	if delay := egress.RetryAfter(response.Header.Get("Retry-After"), time.Now()); delay > 0 {
-		return retry.After(err, delay)
-	}
-	return err
+	return egress.Again(err, response, time.Now())
 }
 
 // reasons are the words with which Slack says why it refuses.

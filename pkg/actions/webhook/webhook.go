@@ -187,10 +187,7 @@ func (w *Webhook) judge(req *http.Request, permanent []int, response *http.Respo
 	if slices.Contains(permanent, status) {
 		return retry.Permanent(err)
 	}
-	if delay := egress.RetryAfter(response.Header.Get("Retry-After"), w.now()); delay > 0 {
-		return retry.After(err, delay)
-	}
-	return err
+	return egress.Again(err, response, w.now())
 }
 
 // place is what an error may say of where a request went: paths and queries hold credentials of some receivers.
