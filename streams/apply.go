@@ -25,7 +25,8 @@ const (
 	tryWithin = 5 * time.Second // making a replicated stream takes a while
 	pause     = 100 * time.Millisecond
 
-	// A cluster that is starting has no room at first, one that is full never has.
+	// A cluster that is starting has no room at first, one that is full never has; and the server that is to hold a stream
+	// may fail at making its files, whereupon the next try may go to another one.
 	roomWithin = 15 * time.Second
 )
 
@@ -37,6 +38,7 @@ const (
 	codeStorageExceeded     = 10047
 	codeAccountExceeded     = 10002
 	codeMaxStreamBytes      = 10122
+	codeStreamCreate        = 10049
 	codeReplicasUnsupported = 10074
 	codeStreamOffline       = 10118
 )
@@ -184,7 +186,7 @@ func passes(err error, waited time.Duration) bool {
 		return false
 	case errors.As(err, &api):
 		switch api.ErrorCode {
-		case codeNoPeers, codeInsufficient:
+		case codeNoPeers, codeInsufficient, codeStreamCreate:
 			return waited < roomWithin
 		case codeStreamOffline:
 			return true
