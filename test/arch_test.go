@@ -94,17 +94,18 @@ var imports = map[string][]string{
 	"internal/telemetry":      {},
 
 	// For tests alone: nothing above may name them.
-	"internal/natstest":  {"internal/dev/natsserver"},
-	"internal/pgtest":    {"internal/postgres"},
-	"test":               {},
-	"test/bench":         {anything},
-	"test/chaos":         {anything},
-	"test/conformance":   {anything},
-	"test/e2e":           {anything},
-	"test/elasticsearch": {},
-	"test/harness":       {anything},
-	"test/compose":       {anything},
-	"test/metrics":       {anything},
+	"internal/eventstest": {"pkg/events"},
+	"internal/natstest":   {"internal/dev/natsserver"},
+	"internal/pgtest":     {"internal/postgres"},
+	"test":                {},
+	"test/bench":          {anything},
+	"test/chaos":          {anything},
+	"test/conformance":    {anything},
+	"test/e2e":            {anything},
+	"test/elasticsearch":  {},
+	"test/harness":        {anything},
+	"test/compose":        {anything},
+	"test/metrics":        {anything},
 }
 
 // anything is for those who put the whole together.

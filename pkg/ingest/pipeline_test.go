@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
+	"github.com/tributary-dev/tributary/internal/eventstest"
 	"github.com/tributary-dev/tributary/internal/natstest"
 	"github.com/tributary-dev/tributary/pkg/events"
 	"github.com/tributary-dev/tributary/pkg/ingest"
@@ -189,38 +190,15 @@ func (w *world) waitFor(t *testing.T, n int) {
 // verify reads all of EVENTS: n events, ascending without a gap.
 func (w *world) verify(t *testing.T, n int) {
 	t.Helper()
-	consumer, err := w.js.OrderedConsumer(t.Context(), events.StreamEvents, jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{events.EventsOfSource("shop")},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	messages, err := consumer.Messages()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer messages.Stop()
 	var last events.Sequence
-	for i := range n {
-		msg, err := messages.Next(jetstream.NextMaxWait(5 * time.Second))
-		if err != nil {
-			t.Fatalf("read event %d of %d: %v", i, n, err)
-		}
-		event, err := events.Parse(msg.Data())
-		if err != nil {
-			t.Fatal(err)
-		}
-		row, err := event.Row()
-		if err != nil {
-			t.Fatal(err)
-		}
+	for i, event := range eventstest.Read(t, w.js, "shop", n) {
 		nextInside := event.Sequence.Commit == last.Commit && event.Sequence.Index == last.Index+1
 		nextBegins := event.Sequence.Commit == last.Commit+100 && event.Sequence.Index == 1
 		if !nextInside && !nextBegins {
 			t.Fatalf("event %d is %s, behind %s", i, event.Sequence, last)
 		}
-		if row.Tx == nil || row.Tx.Index != event.Sequence.Index {
-			t.Fatalf("event %d has tx %+v beside sequence %s", i, row.Tx, event.Sequence)
+		if tx := event.Row.Tx; tx == nil || tx.Index != event.Sequence.Index {
+			t.Fatalf("event %d has tx %+v beside sequence %s", i, tx, event.Sequence)
 		}
 		last = event.Sequence
 	}

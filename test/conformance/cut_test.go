@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tributary-dev/tributary/internal/eventstest"
 	"github.com/tributary-dev/tributary/internal/natstest"
 	"github.com/tributary-dev/tributary/internal/pgtest"
 	"github.com/tributary-dev/tributary/pkg/events"
@@ -183,29 +184,9 @@ func countEvents(t *testing.T, js jetstream.JetStream) (n int) {
 // marked and no other.
 func verifyTransactions(t *testing.T, js jetstream.JetStream, n int) {
 	t.Helper()
-	consumer, err := js.OrderedConsumer(t.Context(), events.StreamEvents, jetstream.OrderedConsumerConfig{FilterSubjects: []string{events.EventsOfSource("shop")}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	messages, err := consumer.Messages()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer messages.Stop()
 	open, ids := events.Tx{Last: true}, map[string]bool{}
-	for i := range n {
-		msg, err := messages.Next(jetstream.NextMaxWait(5 * time.Second))
-		if err != nil {
-			t.Fatalf("read event %d of %d: %v", i, n, err)
-		}
-		event, err := events.Parse(msg.Data())
-		if err != nil {
-			t.Fatal(err)
-		}
-		row, err := event.Row()
-		if err != nil {
-			t.Fatal(err)
-		}
+	for i, event := range eventstest.Read(t, js, "shop", n) {
+		row := event.Row
 		if ids[event.ID] {
 			t.Fatalf("%s is there twice", event.ID)
 		}
