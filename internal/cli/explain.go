@@ -115,6 +115,8 @@ func printEvaluations(p *printer, x *inspect.Explanation) {
 	case len(x.Evaluations) > 0:
 	case x.Partial:
 		p.field("Evaluated", "not found among the first traces since it was stored: there are too many")
+	case time.Since(x.Event.Stored) < inspect.RecordedWithin && !x.Settled:
+		p.field("Evaluated", "not on record yet: no worker has come to it, or its trace is on its way")
 	case x.TracedSince.IsZero() || x.TracedSince.After(x.Event.Stored):
 		p.field("Evaluated", "not on record: traces from then are not kept")
 	default:

@@ -51,17 +51,46 @@ type traces struct {
 	steps  map[[2]string][]Step // by observer and action
 }
 
-// tracesOf reads what is on record of an event. Nothing is where there is no stream yet.
+// tracesOf reads what is on record of an event, and gives one that was stored just now a moment to get there. Nothing is on
+// record where there is no stream yet.
 func (s *System) tracesOf(ctx context.Context, e *StoredEvent) (*traces, error) {
+	looked := time.Now()
+	for {
+		t, err := s.tracesNow(ctx, e)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			return t, nil
+		}
+		if err != nil || len(t.found.Records) > 0 || t.found.Partial {
+			return t, err
+		}
+		// The clock of the server that stored it may be another one.
+		if time.Since(looked) > waitForTraces || time.Since(e.Stored) > RecordedWithin {
+			return t, nil
+		}
+		select {
+		case <-ctx.Done():
+			return t, nil
+		case <-time.After(lookForTraces):
+		}
+	}
+}
+
+// RecordedWithin is the age below which an event may not be on record although somebody has evaluated it: traces are written
+// some hundred milliseconds behind, many at a time.
+const RecordedWithin = 10 * time.Second
+
+const (
+	waitForTraces = time.Second // that an event which is younger than that may have
+	lookForTraces = 50 * time.Millisecond
+)
+
+func (s *System) tracesNow(ctx context.Context, e *StoredEvent) (*traces, error) {
 	t := &traces{judged: []Judged{}, steps: make(map[[2]string][]Step)}
 	found, err := trace.Read(ctx, s.JS, trace.Query{
 		Event: e.EffectID(), Partition: e.Address.Partition, Sequence: e.Sequence, Stored: e.Stored,
 	})
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return t, nil
-	}
 	if err != nil {
-		return nil, err
+		return t, err
 	}
 	t.found = found
 	for _, r := range found.Records {

@@ -58,35 +58,49 @@ func forward(ctx context.Context, js jetstream.JetStream, q Query, do func(*jets
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		batch, err := consumer.Fetch(int(min(left, batchSize)), jetstream.FetchMaxWait(batchWait))
+		got, rest, err := q.fetch(ctx, consumer, int(min(left, batchSize)), do)
 		if err != nil {
 			return err
 		}
-		got := 0
-		for msg := range batch.Messages() {
-			metadata, err := msg.Metadata()
-			if err != nil {
-				return err
-			}
-			if q.To > 0 && metadata.Sequence.Stream > q.To {
-				return nil
-			}
-			got++
-			left = metadata.NumPending
-			if err := do(&jetstream.RawStreamMsg{
-				Subject: msg.Subject(), Sequence: metadata.Sequence.Stream, Header: msg.Headers(), Data: msg.Data(), Time: metadata.Timestamp,
-			}); err != nil {
-				return err
-			}
-		}
-		if err := batch.Error(); err != nil {
-			return err
-		}
 		if got == 0 {
-			return nil // what was left was removed
+			return nil // what was left was removed, or is behind To
 		}
+		left = rest
 	}
 	return nil
+}
+
+// fetch reads up to n messages, and tells how many it has read, and how many are left. Nothing of it goes on when it returns.
+func (q Query) fetch(ctx context.Context, consumer jetstream.Consumer, n int, do func(*jetstream.RawStreamMsg) error) (got int, left uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, batchWait)
+	batch, err := consumer.Fetch(n, jetstream.FetchContext(ctx))
+	if err != nil {
+		cancel()
+		return 0, 0, err
+	}
+	defer func() {
+		cancel()
+		for range batch.Messages() {
+			continue // until the client's goroutine has ended, too
+		}
+	}()
+	for msg := range batch.Messages() {
+		metadata, err := msg.Metadata()
+		if err != nil {
+			return got, 0, err
+		}
+		if q.To > 0 && metadata.Sequence.Stream > q.To {
+			return 0, 0, nil
+		}
+		got++
+		left = metadata.NumPending
+		if err := do(&jetstream.RawStreamMsg{
+			Subject: msg.Subject(), Sequence: metadata.Sequence.Stream, Header: msg.Headers(), Data: msg.Data(), Time: metadata.Timestamp,
+		}); err != nil {
+			return got, left, err
+		}
+	}
+	return got, left, batch.Error()
 }
 
 func (q Query) config() jetstream.ConsumerConfig {
