@@ -155,7 +155,9 @@ type dlqShowCommand struct {
 // Help is shown below the flags.
 func (dlqShowCommand) Help() string {
 	return `With -o json: what dlq list has, and {effect{}, request{}, attempts_made[], event, raw, generation,
-policy{}}; raw is an input that was no event, in base64.
+policy{}, lost{partition, from, to, effects, since}}; raw is an input that was no event, in base64;
+lost is instead of an effect where EVENTS has dropped what waited: sequences, and at most so many
+effects.
 
 Examples:
   tributary dlq show 12
@@ -173,6 +175,7 @@ type wholeLetter struct {
 	Event      any                  `json:"event,omitempty"`
 	Raw        []byte               `json:"raw,omitempty"`
 	Header     map[string][]string  `json:"header,omitempty"`
+	Lost       *deadletter.Lost     `json:"lost,omitempty"`
 }
 
 // Run prints a dead letter.
@@ -186,7 +189,7 @@ func (c *dlqShowCommand) Run(in *Invocation) error {
 		if in.wantsJSON() {
 			whole := wholeLetter{
 				letterView: viewLetter(e), Generation: r.Generation, Effect: r.Effect, Request: viewRequest(r.Request), Made: r.Attempts,
-				Event: viewBytes(r.Event), Raw: r.Raw, Header: r.Header,
+				Event: viewBytes(r.Event), Raw: r.Raw, Header: r.Header, Lost: r.Lost,
 			}
 			if r.Policy != nil {
 				whole.Policy = r.Policy

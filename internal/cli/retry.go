@@ -159,7 +159,7 @@ func (r *retrier) retry(ctx context.Context, d *deployment, e deadletter.Entry) 
 	if e.Err == nil && e.Record.Reason == deadletter.Mapping {
 		return r.index(ctx, d, e)
 	}
-	if r.set == nil {
+	if r.set == nil || e.Record.Lost != nil {
 		result, err := r.jobs.Retry(ctx, e, jobs.Again{DryRun: r.dryRun})
 		if errors.Is(err, jobs.ErrNotRetriable) && e.Record.Effect != nil {
 			err = fmt.Errorf("%w; --rerender asks the observers of now", err)

@@ -33,7 +33,7 @@ const (
 	Oversize    Reason = "oversize"    // too large for the stream it belongs to
 	Undecodable Reason = "undecodable" // its bytes are not what they should be
 	Mapping     Reason = "mapping"     // the index refused the document
-	Orphaned    Reason = "orphaned"    // the observer or action that it waited for is gone
+	Orphaned    Reason = "orphaned"    // the observer or action that it waited for is gone, or EVENTS has lost what waited
 )
 
 // Reasons lists every reason.
@@ -74,12 +74,24 @@ type Record struct {
 	Subject    string           `json:"subject,omitempty"` // that the event or the input came under
 	Round      int              `json:"round,omitempty"`   // how often it was retried after it had died
 
+	Lost *Lost `json:"lost,omitempty"` // instead of an effect: many, of which nothing is known but their place
+
 	// What a retry goes by, as the observer had it.
 	Policy    *retry.Policy `json:"policy,omitempty"`
 	OnFailure string        `json:"on_failure,omitempty"`
 	Queue     string        `json:"queue,omitempty"`
 	Lane      string        `json:"lane,omitempty"`      // of jobs, that it had its turn in
 	WhenDead  string        `json:"when_dead,omitempty"` // what becomes of those behind it
+}
+
+// Lost is what EVENTS has lost of what an observer's action was waiting for. One record stands for all of it: of events that
+// are gone nothing is left that a record of their own could hold.
+type Lost struct {
+	Partition int       `json:"partition"`
+	From      uint64    `json:"from"`           // sequences in EVENTS, both ends included
+	To        uint64    `json:"to,omitempty"`   // 0: all from there on, since the stream was made anew
+	Effects   int       `json:"effects"`        // at most so many were waiting there
+	Since     time.Time `json:"since,omitzero"` // when EVENTS took the first of them
 }
 
 const (

@@ -107,6 +107,9 @@ func retriable(letter deadletter.Entry, again Again) error {
 	switch {
 	case letter.Err != nil:
 		return fmt.Errorf("%w: %w", ErrNotRetriable, letter.Err)
+	case r.Lost != nil:
+		return fmt.Errorf("%w: EVENTS has lost its events, and nothing else holds them; `tributary snapshot TABLE --where` reads rows anew, "+
+			"as they are now; then remove the dead letter", ErrNotRetriable)
 	case r.Effect == nil || r.Effect.Key == "":
 		return fmt.Errorf("%w: a dead letter of reason %s belongs to no effect", ErrNotRetriable, r.Reason)
 	case r.Request == nil && again.Rendered == nil:

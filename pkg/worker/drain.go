@@ -26,7 +26,7 @@ const (
 
 var (
 	errParkedLong = errors.New("its circuit stayed open for longer than circuits.park_max_age")
-	errEventGone  = errors.New("EVENTS has lost its event while its circuit was open")
+	errEventGone  = errors.New("EVENTS has lost events that waited for a circuit or a pause to end")
 	errOrphaned   = errors.New("its observer or action is gone, and so are the rules that it was judged by")
 )
 

@@ -3,7 +3,9 @@ package worker_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,6 +17,7 @@ import (
 	"github.com/tributary-dev/tributary/pkg/actions/circuit"
 	"github.com/tributary-dev/tributary/pkg/deadletter"
 	"github.com/tributary-dev/tributary/pkg/events"
+	"github.com/tributary-dev/tributary/pkg/jobs"
 	"github.com/tributary-dev/tributary/pkg/worker"
 )
 
@@ -206,6 +209,16 @@ func TestEventsThatAreGoneAreOrphaned(t *testing.T) {
 	letters := r.deadLetters()
 	if len(letters) != 1 || letters[0].Reason != deadletter.Orphaned || letters[0].Observer != "down" {
 		t.Errorf("dead letters: %+v", letters)
+	}
+	for _, letter := range letters {
+		lost := letter.Lost
+		if lost == nil || lost.From < 1 || lost.To != 79 || lost.Effects != int(80-lost.From) || lost.Since.IsZero() ||
+			!strings.Contains(letter.Error, fmt.Sprintf("sequences %d to 79 are gone", lost.From)) {
+			t.Errorf("the letter tells of %+v: %s", lost, letter.Error)
+		}
+		if _, err := jobs.NewStore(r.js, jobs.StoreOptions{}).Retry(t.Context(), deadletter.Entry{Record: letter}, jobs.Again{}); !errors.Is(err, jobs.ErrNotRetriable) {
+			t.Errorf("a retry says %v", err)
+		}
 	}
 	const metric = "tributary_worker_parked_lost_total"
 	if n := w.counter(metric); n != 1 {

@@ -66,15 +66,23 @@ func (d *drain) misses(ctx context.Context, stream jetstream.Stream, first, ther
 // orphan writes a dead letter for events that are gone.
 func (d *drain) orphan(ctx context.Context, from, to uint64, all bool) error {
 	p, r := d.p, d.r
-	cause := fmt.Errorf("%w: sequences %d to %d of partition %d", errEventGone, from, max(to, 1)-1, p.number)
-	if all {
-		cause = fmt.Errorf("%w: the stream was made anew, and with it went partition %d from sequence %d on", errEventGone, p.number, from)
+	p.mu.Lock()
+	lost := deadletter.Lost{Partition: p.number, From: from, Effects: r.count, Since: r.since}
+	p.mu.Unlock()
+	what := "the stream was made anew"
+	if !all {
+		lost.To = max(to, 1) - 1
+		lost.Effects = int(min(uint64(max(lost.Effects, 1)), to-from)) //nolint:gosec // it is below an int
+		what = fmt.Sprintf("sequences %d to %d are gone", from, lost.To)
 	}
+	cause := fmt.Errorf("%w: %s, and with them at most %d effects of partition %d, of events stored from %s on",
+		errEventGone, what, lost.Effects, p.number, lost.Since.Format(time.RFC3339))
 	p.w.metrics.parkedLost.Inc()
 	p.w.log.Error("parked effects are lost", "observer", r.key.observer, "action", r.key.action, "error", cause)
 	_, err := p.w.dead.Store(ctx, deadletter.Record{
 		ID:     fmt.Sprintf("parked~%d~%s~%s~%d~%d", p.number, r.key.observer, r.key.action, r.made, from),
 		Reason: deadletter.Orphaned, Observer: r.key.observer, Action: r.key.action, Error: cause.Error(), OnFailure: string(jobs.DeadLetter),
+		Lost: &lost,
 	})
 	return err
 }
