@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"golang.org/x/sync/errgroup"
@@ -18,8 +19,12 @@ var jobRunnerService = service{
 	name:    "jobrunner",
 	summary: "runs retries and asynchronous actions",
 	require: []string{"nats"},
-	load:    func(env *environment) error { _, err := loadTLS(env.config); return err },
-	run:     runJobRunner,
+	load: func(env *environment) error {
+		_, rules := loadObservers(env)
+		_, certificates := loadTLS(env.config)
+		return errors.Join(rules, certificates)
+	},
+	run: runJobRunner,
 }
 
 // JobRunner is the program jobrunner.

@@ -114,6 +114,32 @@ func TestReadyAsksTheServiceThatRuns(t *testing.T) {
 	}
 }
 
+func TestAJobRunnerWaitsForTheObserversToKnowWhoIsPaused(t *testing.T) {
+	server := natstest.Start(t)
+	dir := files(t, map[string]string{"tributary.yaml": "nats: {url: \"" + server.URL() + "\"}\nobservers: observers.yaml\n"})
+	config := []string{"--config", filepath.Join(dir, "tributary.yaml")}
+	ask := func() (int, string) {
+		status, stdout, stderr := call(t, app.JobRunner, append(config, "--ready")...)
+		return status, stdout + stderr
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan int, 1)
+	go func() { ended <- app.JobRunner(ctx, app.Program{Args: config, Stdout: os.Stdout, Stderr: os.Stderr}) }()
+	waitFor(t, "it says what it waits for", func() bool {
+		status, said := ask()
+		return status == 1 && strings.Contains(said, "no job runs until it can be read which observers are paused")
+	})
+	text := "observers:\n  - {name: o, paused: true, actions: [{name: a, type: log, message: hello}]}\n"
+	if err := os.WriteFile(filepath.Join(dir, "observers.yaml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "ready", func() bool { status, said := ask(); return status == 0 && said == "ready\n" })
+	cancel()
+	if status := <-ended; status != 0 {
+		t.Errorf("ended with %d", status)
+	}
+}
+
 // goodCertificate is one in PEM.
 func goodCertificate(t *testing.T) string {
 	t.Helper()
