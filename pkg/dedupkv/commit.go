@@ -127,7 +127,7 @@ func (l *Ledger) own(op *op) error {
 	}
 	l.want = op.owner
 	for {
-		err := l.ownOnce(ctx)
+		err := l.ownOnce(ctx, op.still)
 		if err == nil {
 			break
 		}
@@ -140,10 +140,15 @@ func (l *Ledger) own(op *op) error {
 	return nil
 }
 
-func (l *Ledger) ownOnce(ctx context.Context) error {
+func (l *Ledger) ownOnce(ctx context.Context, still func(context.Context) error) error {
 	there, err := l.store.bucket.Get(ctx, l.key)
 	if err != nil && !errors.Is(err, natskv.ErrNotFound) {
 		return err
+	}
+	if still != nil {
+		if err := still(ctx); err != nil {
+			return err
+		}
 	}
 	if !l.owned || l.revision != there.Revision {
 		l.disown(ErrUnowned)

@@ -30,7 +30,7 @@ func ExampleLedger() {
 	hold := func(worker string) *dedupkv.Ledger {
 		ledger := store.Ledger(0, nil)
 		writing.Go(func() { ledger.Run(ctx) })
-		_, err := ledger.Own(ctx, dedupkv.Owner{Worker: worker, Pin: "pin of " + worker})
+		_, err := ledger.Own(ctx, dedupkv.Owner{Worker: worker, Pin: "pin of " + worker}, nil)
 		must(err)
 		return ledger
 	}

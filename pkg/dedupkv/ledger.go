@@ -79,8 +79,12 @@ func ledgerKey(partition int) string { return "ledger." + events.PartitionName(p
 
 // Own takes the ledger for owner, who holds the partition, and gives how far each line had come by then. Asked again by
 // the same process it keeps what that has begun, if nobody else has owned the ledger meanwhile.
-func (l *Ledger) Own(ctx context.Context, owner Owner) (map[Line]events.Sequence, error) {
-	op := &op{kind: opOwn, ctx: ctx, owner: owner}
+//
+// Still is asked after the record was read and before it is written; nothing is written where it errs, and Own errs with that.
+// It is to make sure that the partition is the caller's: whoever has lost it before is told so by Still, and whoever loses it
+// after, however long it stands still by then, is refused by the server once the next owner has the ledger. It may be nil.
+func (l *Ledger) Own(ctx context.Context, owner Owner, still func(context.Context) error) (map[Line]events.Sequence, error) {
+	op := &op{kind: opOwn, ctx: ctx, owner: owner, still: still}
 	if err := l.do(ctx, op); err != nil {
 		return nil, fmt.Errorf("own %s: %w", l.key, err)
 	}
@@ -196,7 +200,8 @@ type op struct {
 	kind       opKind
 	id         ID
 	ids        []ID
-	ctx        context.Context // of Own alone
+	ctx        context.Context // of Own alone, as still
+	still      func(context.Context) error
 	owner      Owner
 	generation string
 	claim      Claim // of a claim and a reservation, what they found

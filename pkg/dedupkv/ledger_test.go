@@ -41,7 +41,7 @@ func run(t *testing.T, store *dedupkv.Store) *dedupkv.Ledger {
 
 func own(t *testing.T, l *dedupkv.Ledger, owner dedupkv.Owner) map[dedupkv.Line]events.Sequence {
 	t.Helper()
-	reached, err := l.Own(t.Context(), owner)
+	reached, err := l.Own(t.Context(), owner, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -328,8 +328,36 @@ func TestForgottenOwnershipEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Nanosecond)
 	defer cancel()
 	<-ctx.Done()
-	if _, err := run(t, store).Own(ctx, first); err == nil {
+	if _, err := run(t, store).Own(ctx, first, nil); err == nil {
 		t.Error("a ledger was taken by who had given it up")
 	}
 	end(t, heir, key, c, dedupkv.Done)
+}
+
+// Who was frozen on the way must not take the ledger from the next owner when it wakes, wherever that came in.
+func TestLedgerIsNotTakenByWhoHasLostThePartition(t *testing.T) {
+	gone := errors.New("the partition is another's")
+	for name, before := range map[string]int{"before it is asked": 0, "after it is asked": 1} {
+		t.Run(name, func(t *testing.T) {
+			store, _ := newStore(t, dedupkv.Options{})
+			owned(t, store, dedupkv.Owner{Worker: "the last one"})
+			heir := run(t, store)
+			var c dedupkv.Claim
+			asked := 0
+			_, err := run(t, store).Own(t.Context(), first, func(context.Context) error {
+				if asked++; asked == 1 { // it stands still here
+					own(t, heir, second)
+					c = begin(t, heir, key, dedupkv.Fresh)
+				}
+				if asked > before {
+					return gone
+				}
+				return nil
+			})
+			if !errors.Is(err, gone) || asked != before+1 {
+				t.Errorf("asked %d times, the ledger is taken with %v", asked, err)
+			}
+			end(t, heir, key, c, dedupkv.Done)
+		})
+	}
 }

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -106,8 +107,8 @@ func (c *consumer) unpin(ctx context.Context) error {
 	return c.call(ctx, "UNPIN", []byte(`{"group":"`+group+`"}`))
 }
 
-// state tells whether a pin is in force, and whether deliveries are not acknowledged yet.
-func (c *consumer) state(ctx context.Context) (pinned, pending bool, err error) {
+// state tells which pin is in force, empty where none is, and whether deliveries are not acknowledged yet.
+func (c *consumer) state(ctx context.Context) (pin string, pending bool, err error) {
 	var info struct {
 		Pending int `json:"num_ack_pending"`
 		Groups  []struct {
@@ -115,12 +116,12 @@ func (c *consumer) state(ctx context.Context) (pinned, pending bool, err error) 
 		} `json:"priority_groups"`
 	}
 	if err := c.ask(ctx, "INFO", nil, &info); err != nil {
-		return false, false, err
+		return "", false, err
 	}
-	for _, g := range info.Groups {
-		pinned = pinned || g.Pin != ""
+	for _, g := range info.Groups { // there is one
+		pin = cmp.Or(pin, g.Pin)
 	}
-	return pinned, info.Pending > 0, nil
+	return pin, info.Pending > 0, nil
 }
 
 // ackFloor gives the sequence in the stream up to which all is acknowledged.

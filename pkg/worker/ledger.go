@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/tributary-dev/tributary/pkg/dedupkv"
@@ -74,18 +75,26 @@ func (p *partition) withdraw(effects ...*effect) {
 	p.ledger.Withdraw(ids...)
 }
 
-// own takes the ledger for the present hold.
+// own takes the ledger for the present hold. Between the reading of its record and the writing the pin is asked for: a worker that
+// was frozen on the way, and has lost the partition meanwhile, must not take the ledger from the next owner, whose effects under
+// way could not be recorded any more, and would be repeated.
 func (p *partition) own(ctx context.Context, h *hold) error {
 	ctx, cancel := context.WithTimeout(ctx, loadWithin)
 	defer cancel()
-	reached, err := p.ledger.Own(ctx, dedupkv.Owner{Worker: p.w.options.ID, Pin: h.pin})
+	reached, err := p.ledger.Own(ctx, dedupkv.Owner{Worker: p.w.options.ID, Pin: h.pin}, func(ctx context.Context) error {
+		pin, _, err := p.consumer.state(ctx)
+		if err == nil && pin != h.pin {
+			err = errPinLost
+		}
+		return err
+	})
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.owned = err == nil
 	if err == nil {
 		p.reached = reached
 	}
-	if p.w.options.OnError == Run {
+	if p.w.options.OnError == Run && !errors.Is(err, errPinLost) {
 		return nil // it is tried again behind the session
 	}
 	return err
@@ -99,7 +108,12 @@ func (p *partition) ownBehind(ctx context.Context, h *hold) {
 	if owned || !h.sure() {
 		return
 	}
-	if err := p.own(ctx, h); err != nil {
+	err := p.own(ctx, h)
+	if errors.Is(err, errPinLost) {
+		h.end(err)
+		p.signal()
+	}
+	if err != nil {
 		p.w.log.Warn("ledger is not owned", "partition", p.number, "error", err)
 	}
 }

@@ -154,12 +154,12 @@ func (p *partition) acquire(ctx context.Context) (pin string, err error) {
 	defer p.setFirst(false)
 	for ctx.Err() == nil {
 		expires := firstExpires
-		pinned, pending, err := c.state(ctx)
-		p.setFirst(err == nil && !pinned)
+		holder, pending, err := c.state(ctx)
+		p.setFirst(err == nil && holder == "")
 		switch {
 		case err != nil:
 			return "", err
-		case pinned: // by the last owner, who may be dead: look again soon
+		case holder != "": // the last owner, who may be dead: look again soon
 			expires = lookAgain
 		case pending:
 			// What the last owner had is not delivered for as long as its ack wait lasts, and without a delivery

@@ -60,7 +60,7 @@ func TestFailureOfAnEffectThatWasTakenOverMakesNoJob(t *testing.T) {
 				running.Go(func() { ledger.Run(ctx) })
 				defer running.Wait()
 				defer cancel()
-				if _, err := ledger.Own(ctx, dedupkv.Owner{Worker: "other", Pin: "later"}); err != nil {
+				if _, err := ledger.Own(ctx, dedupkv.Owner{Worker: "other", Pin: "later"}, nil); err != nil {
 					return err
 				}
 				claim, err := ledger.Claim(ctx, c.effect.Key, "")

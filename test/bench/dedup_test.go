@@ -43,7 +43,7 @@ func TestClaims(t *testing.T) {
 	for i := range ledgers {
 		ledgers[i] = store.Ledger(i, nil)
 		writing.Go(func() { ledgers[i].Run(ctx) })
-		if _, err := ledgers[i].Own(ctx, dedupkv.Owner{Worker: "bench", Pin: "p"}); err != nil {
+		if _, err := ledgers[i].Own(ctx, dedupkv.Owner{Worker: "bench", Pin: "p"}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
