@@ -84,7 +84,7 @@ func (c *checkpointShowCommand) Run(in *Invocation) error {
 
 type checkpointHistoryCommand struct {
 	Source string `arg:"" help:"The source."`
-	Limit  most   `default:"20" help:"At most so many." placeholder:"N"`
+	Limit  most   `default:"20" help:"At most so many; ${default} where it is not given." placeholder:"N"`
 }
 
 // Help is shown below the flags.
@@ -112,10 +112,11 @@ func (c *checkpointHistoryCommand) Run(in *Invocation) error {
 	defer store.Close()
 	ctx, cancel := in.bounded()
 	defer cancel()
-	changes, err := store.History(ctx, source.Name, int(c.Limit))
+	changes, err := store.History(ctx, source.Name, int(c.Limit)+1)
 	if err != nil {
 		return err
 	}
+	changes, more := cut(c.Limit, changes)
 	if in.wantsJSON() {
 		return in.json(append([]checkpoint.Change{}, changes...))
 	}
@@ -128,6 +129,7 @@ func (c *checkpointHistoryCommand) Run(in *Invocation) error {
 		rows = append(rows, []string{stamp(change.At), change.To.Commit.String(), change.Why, change.Who})
 	}
 	p.table([]column{{title: "AT"}, {title: "COMMIT"}, {title: "WHY", cut: true}, {title: "WHO", cut: true}}, rows)
+	p.rest(more)
 	return p.err
 }
 

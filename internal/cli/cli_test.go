@@ -244,6 +244,24 @@ func TestDeadLettersAreRemovedByNameOrKind(t *testing.T) {
 	}
 }
 
+func TestShortenedListsSaySo(t *testing.T) {
+	w, _ := settledWorld(t)
+	w.later("shop-1-0000000000000999-7-1")
+	w.later("shop-1-0000000000000998-7-1")
+	const more = "There are more"
+	for _, list := range [][]string{{"events", "list"}, {"dlq", "list"}, {"jobs", "list"}} {
+		if out := w.must(append(list, "--limit", "1")...); !strings.Contains(out, more) || strings.Count(out, "\n") != 3 {
+			t.Errorf("%v --limit 1:\n%s", list, out)
+		}
+		if out := w.must(append(list, "--limit", "1000")...); strings.Contains(out, more) {
+			t.Errorf("%v --limit 1000:\n%s", list, out)
+		}
+		if out := w.must(append(list, "--limit", "1", "-o", "json")...); strings.Contains(out, more) {
+			t.Errorf("%v -o json:\n%s", list, out)
+		}
+	}
+}
+
 func TestJobsAreListedShownCancelledAndHurried(t *testing.T) {
 	w, _ := settledWorld(t)
 	w.sink.fail(false)

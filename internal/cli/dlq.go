@@ -66,7 +66,7 @@ func viewLetter(e deadletter.Entry) letterView {
 
 type dlqListCommand struct {
 	letterFilter
-	Limit most `default:"20" help:"At most so many." placeholder:"N"`
+	Limit most `default:"20" help:"At most so many; ${default} where it is not given." placeholder:"N"`
 }
 
 // Help is shown below the flags.
@@ -82,10 +82,11 @@ Examples:
 // Run lists dead letters.
 func (c *dlqListCommand) Run(in *Invocation) error {
 	return in.look(func(ctx context.Context, d *deployment) error {
-		list, err := deadletter.Newest(ctx, d.JS, c.filter(), int(c.Limit))
+		list, err := deadletter.Newest(ctx, d.JS, c.filter(), int(c.Limit)+1)
 		if err != nil {
 			return err
 		}
+		list, more := cut(c.Limit, list)
 		if in.wantsJSON() {
 			views := []letterView{}
 			for _, e := range list {
@@ -108,6 +109,7 @@ func (c *dlqListCommand) Run(in *Invocation) error {
 		}
 		p.table([]column{{title: "LETTER", right: true}, {title: "STORED"}, {title: "AGE", right: true}, {title: "REASON"},
 			{title: "ACTION", cut: true}, {title: "ERROR", cut: true, tail: true}}, rows)
+		p.rest(more)
 		return p.err
 	})
 }

@@ -25,7 +25,7 @@ type eventsListCommand struct {
 	Op     operation `help:"insert, update, delete, truncate, snapshot or message." placeholder:"OP"`
 	Since  since     `help:"Stored since then: 15m, 36h, 7d, 2026-11-23." placeholder:"WHEN"`
 	From   uint64    `help:"From this sequence of EVENTS on, oldest first." placeholder:"SEQUENCE"`
-	Limit  most      `default:"20" help:"At most so many." placeholder:"N"`
+	Limit  most      `default:"20" help:"At most so many; ${default} where it is not given." placeholder:"N"`
 }
 
 // Help is shown below the flags.
@@ -42,8 +42,9 @@ Examples:
 func (c *eventsListCommand) Run(in *Invocation) error {
 	return in.look(func(ctx context.Context, d *deployment) error {
 		list, err := d.Events(ctx, inspect.EventQuery{
-			Source: c.Source, Entity: c.Entity, Op: events.Op(c.Op), Since: c.Since.Time, From: c.From, Limit: int(c.Limit),
+			Source: c.Source, Entity: c.Entity, Op: events.Op(c.Op), Since: c.Since.Time, From: c.From, Limit: int(c.Limit) + 1,
 		})
+		list, more := cut(c.Limit, list)
 		switch {
 		case errors.Is(err, inspect.ErrQuery):
 			return usage("%v", err)
@@ -63,6 +64,7 @@ func (c *eventsListCommand) Run(in *Invocation) error {
 		}
 		p.table([]column{{title: "SEQUENCE", right: true}, {title: "STORED"}, {title: "AGE", right: true}, {title: "SOURCE", cut: true},
 			{title: "KEY", cut: true}, {title: "OP"}}, rows)
+		p.rest(more)
 		return p.err
 	})
 }

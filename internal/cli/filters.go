@@ -95,3 +95,11 @@ func (m *most) UnmarshalText(text []byte) error {
 	*m = most(n)
 	return nil
 }
+
+// cut takes from list, of which one more than m was asked for, what is more, and says whether there was.
+func cut[T any](m most, list []T) ([]T, bool) {
+	if len(list) <= int(m) {
+		return list, false
+	}
+	return list[:m], true
+}

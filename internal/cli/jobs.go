@@ -45,7 +45,7 @@ type jobsListCommand struct {
 	Observer string  `help:"Of this observer." placeholder:"NAME"`
 	Action   string  `help:"Of this action." placeholder:"NAME"`
 	Event    string  `help:"Of the event with this id." placeholder:"ID"`
-	Limit    most    `default:"20" help:"At most so many." placeholder:"N"`
+	Limit    most    `default:"20" help:"At most so many; ${default} where it is not given." placeholder:"N"`
 }
 
 // Help is shown below the flags.
@@ -70,10 +70,11 @@ func (c *jobsListCommand) Run(in *Invocation) error {
 		filter.States = append(filter.States, jobs.State(s))
 	}
 	return in.look(func(ctx context.Context, d *deployment) error {
-		list, err := d.Jobs.Newest(ctx, filter, int(c.Limit))
+		list, err := d.Jobs.Newest(ctx, filter, int(c.Limit)+1)
 		if err != nil {
 			return err
 		}
+		list, more := cut(c.Limit, list)
 		queues := &queues{jobs: d.Jobs}
 		views := []jobView{}
 		for _, r := range list {
@@ -98,6 +99,7 @@ func (c *jobsListCommand) Run(in *Invocation) error {
 		}
 		p.table([]column{{title: "JOB"}, {title: "STATE"}, {title: "TRIES", right: true}, {title: "DUE"}, {title: "AGE", right: true},
 			{title: "ACTION", cut: true}, {title: "LAST ERROR", cut: true, tail: true}}, rows)
+		p.rest(more)
 		return p.err
 	})
 }

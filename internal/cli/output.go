@@ -41,6 +41,13 @@ func (p *printer) field(label, value string) {
 	p.hang(fmt.Sprintf("%-*s", indent, label), strings.Repeat(" ", indent), value)
 }
 
+// rest says below a list that it is not all, and how to see more.
+func (p *printer) rest(more bool) {
+	if more {
+		p.line("There are more; --limit says how many are shown.")
+	}
+}
+
 // block writes text of several lines, indented.
 func (p *printer) block(text string) {
 	for line := range strings.SplitSeq(strings.TrimRight(text, "\n"), "\n") {

@@ -12,7 +12,7 @@ import (
 
 type searchCommand struct {
 	Query []string `arg:"" optional:"" help:"What to look for; everything if nothing is said. Words are joined by blanks."`
-	Limit most     `default:"20" help:"At most so many." placeholder:"N"`
+	Limit most     `default:"20" help:"At most so many; ${default} where it is not given." placeholder:"N"`
 	From  int      `help:"Leave out so many before." placeholder:"N"`
 	Sort  string   `default:"newest" enum:"newest,oldest,best" help:"newest, oldest or best first." placeholder:"ORDER"`
 }
