@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/url"
 	"strconv"
 	"strings"
@@ -155,7 +156,9 @@ func checkCircuit(name string) error {
 		return usage("an endpoint is scheme://host:port, got %q", name)
 	case u.Port() == "" || u.Path != "" || u.RawQuery != "" || u.User != nil:
 		port := map[string]string{"http": "80", "https": "443"}[u.Scheme]
-		return usage("an endpoint is scheme://host:port and no more: write %s://%s:%s", u.Scheme, u.Hostname(), portOr(u.Port(), port))
+		return usage("an endpoint is scheme://host:port and no more: write %s", strings.ToLower(u.Scheme+"://"+net.JoinHostPort(u.Hostname(), portOr(u.Port(), port))))
+	case name != strings.ToLower(name):
+		return usage("an endpoint is in small letters: write %s", strings.ToLower(name))
 	default:
 		return nil
 	}
@@ -168,7 +171,7 @@ func portOr(port, fallback string) string {
 	case fallback != "":
 		return fallback
 	default:
-		return "PORT"
+		return "port"
 	}
 }
 
@@ -193,6 +196,11 @@ Examples:
 func (c *circuitsResetCommand) Run(in *Invocation) error {
 	if c.All == (len(c.Names) > 0) {
 		return usage("name circuits, or give --all")
+	}
+	for _, name := range c.Names {
+		if err := checkCircuit(name); err != nil {
+			return err
+		}
 	}
 	return in.look(func(ctx context.Context, d *deployment) error {
 		names := c.Names

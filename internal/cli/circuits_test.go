@@ -43,7 +43,7 @@ func TestCircuitsAreListedOpenedAndReset(t *testing.T) {
 	for _, args := range [][]string{
 		{"circuits", "reset", "https://nobody.example:443"}, {"circuits", "reset"}, {"circuits", "reset", "mail", "--all"},
 		{"circuits", "open", "https://carrier.example"}, {"circuits", "open", "https://carrier.example:443/hooks"},
-		{"circuits", "open", "mail", "--for", "-1s"},
+		{"circuits", "open", "https://Carrier.example:443"}, {"circuits", "open", "mail", "--for", "-1s"},
 	} {
 		if out, err := w.run(args...); err == nil {
 			t.Errorf("%v succeeds: %s", args, out)

@@ -130,11 +130,35 @@ func (c *Config) judgeEndpoints(report func(path, message string)) {
 			report(at+"name", fmt.Sprintf("must be another than that of endpoints[%d], got %q", first, endpoint.Name))
 		default:
 			named[endpoint.Name] = i
+			if whole := wholeEndpoint(endpoint.Name); whole != endpoint.Name {
+				report(at+"name", fmt.Sprintf("must be scheme://host:port and no more, such as %s, got %q", whole, endpoint.Name))
+			}
 		}
 		if !validRate(endpoint.Rate) {
 			report(at+"rate", fmt.Sprintf("must be a number of calls in a time, such as 100/s, 600/m or 1000/h, got %q", endpoint.Rate))
 		}
 	}
+}
+
+// wholeEndpoint gives name as the endpoint of an action is written: with its port, in small letters, without a path. A limit
+// under any other name would bound nothing. Names that hold no :// are those of circuits.
+func wholeEndpoint(name string) string {
+	const example = "https://carrier.example:443"
+	if !strings.Contains(name, "://") {
+		return name
+	}
+	u, err := url.Parse(name)
+	if err != nil || u.Hostname() == "" {
+		return example
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	if port == "" {
+		return example
+	}
+	return strings.ToLower(u.Scheme + "://" + net.JoinHostPort(u.Hostname(), port))
 }
 
 func validRate(text string) bool {
