@@ -164,6 +164,7 @@ type anyIndex interface {
 	Search(ctx context.Context, r indexer.Request) (indexer.Found, error)
 	Describe(ctx context.Context) (indexer.Info, error)
 	Identity(ctx context.Context) (string, error)
+	Parts(ctx context.Context) (map[string]string, error)
 }
 
 // indexInto runs all that there is to do for an index.
@@ -172,8 +173,8 @@ func indexInto(ctx context.Context, env *environment, road *road, metrics *index
 	loop, err := indexer.New(road.js, index, deadletter.New(road.js), indexer.Options{
 		BulkCount: cfg.BulkCount, BulkBytes: int(cfg.BulkBytes), BulkAge: cfg.BulkAge, Concurrency: cfg.Concurrency,
 		QueueBytes: int(cfg.QueueBytes), ShutdownTimeout: env.config.ShutdownTimeout,
-		Identity: index.Identity,
-		Ready:    func(ok bool, why string) { env.ready.Set("index", ok, why) }, Log: env.log, Metrics: metrics,
+		Identity: index.Identity, Parts: index.Parts, Keep: cfg.Retention,
+		Ready: func(ok bool, why string) { env.ready.Set("index", ok, why) }, Log: env.log, Metrics: metrics,
 	})
 	if err != nil {
 		return err

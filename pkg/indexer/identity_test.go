@@ -112,3 +112,71 @@ func TestSeveralIndexersOfAnotherIndexBeginItOnceTogether(t *testing.T) {
 	}
 	r.settled(50)
 }
+
+// parts are the months of an index.
+type parts struct {
+	atomic.Pointer[map[string]string]
+}
+
+func (p *parts) be(months map[string]string) { p.Store(&months) }
+
+func (p *parts) get(context.Context) (map[string]string, error) {
+	if months := *p.Load(); months != nil {
+		return months, nil
+	}
+	return nil, errors.New("it is not told")
+}
+
+func TestWhatIsRemovedFromAnIndexIsFilledAgain(t *testing.T) {
+	now := indexer.MonthOf(time.Now())
+	for name, c := range map[string]struct {
+		before, after map[string]string
+		keep          time.Duration
+		again         bool
+	}{
+		"a month that is removed":                      {map[string]string{now: "u1"}, map[string]string{}, 0, true},
+		"a month that is replaced":                     {map[string]string{now: "u1"}, map[string]string{now: "u2"}, time.Hour, true},
+		"one of two":                                   {map[string]string{"2999.01": "u0", now: "u1"}, map[string]string{"2999.01": "u0"}, 0, true},
+		"not one more":                                 {map[string]string{now: "u1"}, map[string]string{"2999.01": "u0", now: "u1"}, 0, false},
+		"not one that retention removes":               {map[string]string{"2020.01": "u0", now: "u1"}, map[string]string{now: "u1"}, time.Hour, false},
+		"not one that EVENTS has nothing of":           {map[string]string{"2020.01": "u0", now: "u1"}, map[string]string{now: "u1"}, 0, false},
+		"nor where the index does not tell its months": {map[string]string{now: "u1"}, nil, 0, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // the index is asked once in a second
+			for _, runs := range []bool{true, false} {
+				r := newRig(t)
+				var months parts
+				months.be(c.before)
+				options := new(named).be("a").options()
+				options.Parts, options.Keep = months.get, c.keep
+				x := r.start(options)
+				r.publish(20)
+				r.settled(20)
+				if !runs {
+					x.stop()
+				}
+				months.be(c.after)
+				if !runs {
+					r.start(options)
+				}
+				if c.again {
+					r.eventually("all are offered again", func() bool { return r.metric("duplicates_total") >= 20 })
+				}
+				want := c.after
+				if want == nil {
+					want = c.before
+				}
+				r.eventually("the months are noted", func() bool {
+					noted := r.consumer().Config.Metadata[indexer.PartsKey]
+					return len(strings.Fields(noted)) == len(want) && (want[now] == "" || strings.Contains(noted, now+"="+want[now]))
+				})
+				r.publish(1)
+				r.settled(21)
+				if n := r.metric("restarts_total"); (n == 1) != c.again || n > 1 {
+					t.Errorf("while it runs %t: begun %v times again, want it %t", runs, n, c.again)
+				}
+			}
+		})
+	}
+}

@@ -72,6 +72,11 @@ type Options struct {
 	// EVENTS is indexed again. nil: it never does.
 	Identity func(ctx context.Context) (string, error)
 
+	// Parts gives the months that the index has, each with an id that another one in its place hasn't. Where one goes that is not
+	// older than Keep, all of EVENTS is indexed again, too. nil: none ever does.
+	Parts func(ctx context.Context) (map[string]string, error)
+	Keep  time.Duration // Retention's
+
 	Ready   func(ok bool, why string) // is told whether the index takes documents
 	Log     *slog.Logger
 	Metrics *Metrics
@@ -92,6 +97,7 @@ type Indexer struct {
 
 	// Of the goroutine that pulls: which index the consumer is for, and when the index was asked last.
 	identity string
+	months   map[string]string // as the consumer has them
 	asked    time.Time
 }
 

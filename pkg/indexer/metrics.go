@@ -57,7 +57,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		searches:      vector("searches_total", "Questions that were asked, by outcome.", "outcome"),
 		searchSeconds: seconds("search_seconds", "Duration of searches."),
 		dropped:       counter("dropped_months_total", "Months that retention removed."),
-		restarts:      counter("restarts_total", "Times that indexing started over, because the index was another one than before."),
+		restarts:      counter("restarts_total", "Times that indexing started over, because the index was another one than before, or months of it were removed."),
 	}
 	for _, outcome := range []string{searchDone, searchRefused, searchFailed} {
 		m.searches.WithLabelValues(outcome)

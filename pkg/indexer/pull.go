@@ -31,22 +31,14 @@ const (
 
 // ensureConsumer makes the consumer, or finds it.
 func (x *Indexer) ensureConsumer(ctx context.Context) error {
-	identity, err := x.own(ctx)
+	identity, parts, err := x.own(ctx)
 	if err != nil {
 		return err
 	}
-	config := jetstream.ConsumerConfig{
-		Durable: ConsumerName, Description: "indexers take the events here",
-		FilterSubject: "events.>", DeliverPolicy: jetstream.DeliverAllPolicy, AckPolicy: jetstream.AckExplicitPolicy,
-		AckWait: x.options.AckWait, MaxDeliver: -1, MaxAckPending: x.options.MaxAckPending,
-	}
-	if identity != "" {
-		config.Metadata = map[string]string{IndexKey: identity}
-	}
-	if _, err := x.js.CreateOrUpdateConsumer(ctx, events.StreamEvents, config); err != nil {
+	if _, err := x.js.CreateOrUpdateConsumer(ctx, events.StreamEvents, x.consumerConfig(identity, parts)); err != nil {
 		return fmt.Errorf("set up consumer %s of %s: %w", ConsumerName, events.StreamEvents, err)
 	}
-	x.identity, x.asked = identity, time.Now()
+	x.identity, x.months, x.asked = identity, parts, time.Now()
 	return nil
 }
 

@@ -12,6 +12,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tributary-dev/tributary/pkg/events"
+	"github.com/tributary-dev/tributary/pkg/indexer"
 	"github.com/tributary-dev/tributary/pkg/indexer/elastic"
 	"github.com/tributary-dev/tributary/pkg/indexer/indextest"
 	"github.com/tributary-dev/tributary/test/elasticsearch"
@@ -100,4 +102,45 @@ func newCounter() (*prometheus.Registry, func(*testing.T) float64) {
 		}
 		return -1
 	}
+}
+
+func TestAnIndexThatIsRemovedIsNotTheOneThatComesInItsPlace(t *testing.T) {
+	url := elasticsearch.URL(t)
+	x := open(t, elastic.Options{URL: url})
+	write := func() (month, id string) {
+		t.Helper()
+		document, err := indexer.NewDocument(indextest.Row(1, events.OpInsert, "", `{"id":1}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if outcomes, err := x.Write(t.Context(), []indexer.Document{document}); err != nil || outcomes[0].State != indexer.Created {
+			t.Fatal(outcomes, err)
+		}
+		parts := partsOf(t, x)
+		if len(parts) != 1 {
+			t.Fatalf("the index has the months %v", parts)
+		}
+		for month, id = range parts {
+		}
+		return month, id
+	}
+	month, first := write()
+	if err := x.Drop(t.Context(), []string{month}); err != nil {
+		t.Fatal(err)
+	}
+	if parts := partsOf(t, x); len(parts) > 0 {
+		t.Errorf("removed months are told: %v", parts)
+	}
+	if _, second := write(); first == "" || second == "" || second == first {
+		t.Errorf("the first is %q, the second %q", first, second)
+	}
+}
+
+func partsOf(t *testing.T, x *elastic.Index) map[string]string {
+	t.Helper()
+	parts, err := x.Parts(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parts
 }

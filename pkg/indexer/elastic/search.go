@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"slices"
@@ -173,21 +174,30 @@ func (x *Index) Describe(ctx context.Context) (indexer.Info, error) {
 
 // Months lists the months that have an index, ascending.
 func (x *Index) Months(ctx context.Context) ([]string, error) {
+	parts, err := x.Parts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return slices.AppendSeq([]string{}, slices.Values(slices.Sorted(maps.Keys(parts)))), nil
+}
+
+// Parts gives the months that have an index, each with that index's id.
+func (x *Index) Parts(ctx context.Context) (map[string]string, error) {
 	var rows []struct {
 		Index string `json:"index"`
+		ID    string `json:"uuid"`
 	}
-	err := x.ask(ctx, esapi.CatIndicesRequest{Index: x.every(), H: []string{"index"}, Format: "json", ExpandWildcards: "all"}, &rows)
+	err := x.ask(ctx, esapi.CatIndicesRequest{Index: x.every(), H: []string{"index", "uuid"}, Format: "json", ExpandWildcards: "all"}, &rows)
 	if err != nil {
 		return nil, fmt.Errorf("list indices: %w", err)
 	}
-	months := []string{}
+	parts := map[string]string{}
 	for _, row := range rows {
 		if month, ours := strings.CutPrefix(row.Index, x.indexOf("")); ours && indexer.IsMonth(month) {
-			months = append(months, month)
+			parts[month] = row.ID
 		}
 	}
-	slices.Sort(months)
-	return months, nil
+	return parts, nil
 }
 
 // Drop deletes the indices of months, by their whole names.

@@ -166,6 +166,17 @@ func (x *Index) Months(context.Context) ([]string, error) {
 	return slices.AppendSeq([]string{}, slices.Values(slices.Sorted(maps.Keys(x.months)))), nil
 }
 
+// Parts gives the months that there are, each with the folder's id.
+func (x *Index) Parts(context.Context) (map[string]string, error) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	parts := make(map[string]string, len(x.months))
+	for month := range x.months {
+		parts[month] = x.id
+	}
+	return parts, nil
+}
+
 // Drop removes months.
 func (x *Index) Drop(_ context.Context, months []string) error {
 	x.writing.Lock()
