@@ -75,7 +75,7 @@ func cause(err error) error {
 
 // quotable tells whether the text of err is made of addresses, names and fixed words alone.
 func quotable(err error) bool {
-	return is[net.Error](err) || is[*tls.CertificateVerificationError](err) || is[tls.RecordHeaderError](err) || is[tls.AlertError](err)
+	return errors.Is(err, errNoURL) || errors.Is(err, errNoHeader) || is[net.Error](err) || is[*tls.CertificateVerificationError](err) || is[tls.RecordHeaderError](err) || is[tls.AlertError](err)
 }
 
 func is[E error](err error) bool {

@@ -2,8 +2,8 @@
 // connected to, after names are resolved, so that neither a URL nor a DNS answer leads into the deployment's own
 // networks, unless actions.allow_private names them.
 //
-// It promises that no proxy of the environment is used, that TLS is 1.2 or newer and goes by the rules of actions.tls,
-// and that connections are reused. It does not judge names, ports or paths.
+// It promises that a request is sent once, that no proxy of the environment is used, that TLS is 1.2 or newer and goes by the
+// rules of actions.tls, and that connections are reused. It does not judge names, ports or paths.
 package egress
 
 import (
@@ -36,34 +36,28 @@ type Options struct {
 const (
 	defaultConcurrency = 64
 	connectTimeout     = 10 * time.Second
-	maxHeaderBytes     = 64 << 10
 
 	// Common servers close a connection that was idle for 5 seconds. Ours goes first, since a request that meets the
 	// closing can't be told from one that was received, and costs an attempt.
 	idleTimeout = 4 * time.Second
 )
 
-// NewTransport makes the transport that actions share. It follows no redirect when it is called by RoundTrip; under a
-// http.Client, CheckRedirect must say so. HTTP/2 stays off: one connection for all requests to a host would let one
-// slow answer hold the others.
-func NewTransport(o Options) *http.Transport {
+// NewTransport makes the transport that actions share. HTTP/2 stays off: one connection for all requests to a host would let
+// one slow answer hold the others.
+func NewTransport(o Options) *Transport {
 	concurrency := o.Concurrency
 	if concurrency <= 0 {
 		concurrency = defaultConcurrency
 	}
 	dialer := NewDialer(o.AllowPrivate)
 	dialer.resolver = o.resolver
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	return &http.Transport{
-		DialContext:            dialer.DialContext,
-		DialTLSContext:         dialer.dialTLS(o.TLS),
-		Protocols:              protocols,
-		MaxIdleConns:           4 * concurrency,
-		MaxIdleConnsPerHost:    concurrency,
-		IdleConnTimeout:        idleTimeout,
-		MaxResponseHeaderBytes: maxHeaderBytes,
-		DisableCompression:     true,
+	return &Transport{
+		dial:    dialer.DialContext,
+		dialTLS: dialer.dialTLS(o.TLS),
+		most:    4 * concurrency,
+		perHost: concurrency,
+		idleFor: idleTimeout,
+		idle:    make(map[origin][]*conn),
 	}
 }
 

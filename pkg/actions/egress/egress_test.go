@@ -152,12 +152,6 @@ func TestDialIsPermanentOnlyWhereAllAddressesAreRefused(t *testing.T) {
 	}
 }
 
-func TestTransportTakesNoProxyFromTheEnvironment(t *testing.T) {
-	if egress.NewTransport(egress.Options{}).Proxy != nil {
-		t.Error("the transport asks for a proxy")
-	}
-}
-
 func TestTransportSpeaksNoOldTLS(t *testing.T) {
 	server := httptest.NewUnstartedServer(http.NotFoundHandler())
 	server.TLS = &tls.Config{MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}

@@ -1,6 +1,9 @@
 package egress
 
-import "net"
+import (
+	"net"
+	"time"
+)
 
 // SetResolver lets a test say which addresses a name has.
 func (d *Dialer) SetResolver(r *net.Resolver) { d.resolver = r }
@@ -10,3 +13,6 @@ func Resolving(o Options, r *net.Resolver) Options {
 	o.resolver = r
 	return o
 }
+
+// IdleFor lets a test say how long a connection is kept.
+func IdleFor(t *Transport, d time.Duration) { t.idleFor = d }

@@ -6,7 +6,6 @@ import (
 	"io"
 	"log"
 	"net"
-	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"os"
@@ -24,7 +23,7 @@ var (
 )
 
 // trusting gives a transport that reaches server and knows its certificate.
-func trusting(t *testing.T, server *httptest.Server) *http.Transport {
+func trusting(t *testing.T, server *httptest.Server) *egress.Transport {
 	t.Helper()
 	rules, err := egress.NewTLS([]egress.TLSRule{{Host: "*", CA: pemFile(t, "CERTIFICATE", server.Certificate().Raw)}})
 	if err != nil {

@@ -16,7 +16,6 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/tributary-dev/tributary/pkg/actions"
@@ -120,7 +119,7 @@ func (w *Webhook) addRendered(header http.Header, rendered []actions.Header) err
 		if err != nil {
 			return fmt.Errorf("header %s: %w", h.Name, err)
 		}
-		if h.Name == "" || strings.ContainsFunc(h.Name, notToken) || strings.ContainsFunc(value, notText) {
+		if !egress.ValidHeaderName(h.Name) || !egress.ValidHeaderValue(value) {
 			return retry.Permanent(fmt.Errorf("header %q holds a character that can't be sent", h.Name))
 		}
 		name := textproto.CanonicalMIMEHeaderKey(h.Name)
@@ -128,14 +127,6 @@ func (w *Webhook) addRendered(header http.Header, rendered []actions.Header) err
 	}
 	return nil
 }
-
-// notToken tells what RFC 9110 does not let stand in a header's name.
-func notToken(r rune) bool {
-	return r <= ' ' || r >= 0x7F || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
-}
-
-// notText tells what it does not let stand in a header's value.
-func notText(r rune) bool { return r < ' ' && r != '\t' || r == 0x7F }
 
 // stamp sets the headers of ours.
 func (w *Webhook) stamp(header http.Header, effect actions.Effect, request actions.Request) error {
