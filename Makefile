@@ -9,6 +9,15 @@ TOOL     = $(GO) tool -modfile=tools/go.mod
 # The scenarios over the built programs have targets of their own.
 UNITS = $$($(GO) list ./... | grep -v -E '/test/(e2e|chaos|bench|metrics|compose)$$')
 
+# How tests are run: flags, packages. With RERUN, a directory, a test that fails is run once more, alone, as long as few fail,
+# and a file in there says how often it failed: CI passes by it, and tells of it.
+ifdef RERUN
+gotest = $(TOOL) gotestsum --format=pkgname-and-test-fails --hide-summary=skipped --rerun-fails=1 --rerun-fails-max-failures=3 \
+	--rerun-fails-run-root-test --rerun-fails-report="$$(mktemp $(RERUN)/$@.XXXXXX)" --packages="$(2)" -- $(1) $(FLAGS)
+else
+gotest = $(GO) test $(1) $(FLAGS) $(2)
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help build test versions race e2e chaos bench elasticsearch lint fmt generate fresh verify demo dev clean
 
@@ -19,13 +28,13 @@ build: ## the programs, into bin/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 test: ## all tests but the scenarios
-	$(GO) test -timeout 10m $(UNITS)
+	$(call gotest,-timeout 10m,$(UNITS))
 
 race: ## the same under the race detector
-	$(GO) test -race -timeout 20m $(UNITS)
+	$(call gotest,-race -timeout 20m,$(UNITS))
 
 e2e: ## scenarios over the built programs
-	$(GO) test -count=1 -timeout 30m -p 1 ./test/e2e/... ./test/metrics ./test/compose
+	$(call gotest,-count=1 -timeout 30m -p 1,./test/e2e/... ./test/metrics ./test/compose)
 
 chaos: ## random kills; CHAOS_KILLS=n how many, CHAOS_SEED=n to repeat a run
 	$(GO) test -count=1 -timeout 60m -v ./test/chaos/...
@@ -53,7 +62,7 @@ fresh: ## fail if generated files are not as the sources have them
 	if [ "$$before" != "$$after" ]; then echo "generated files were stale; commit what make generate wrote"; exit 1; fi
 
 versions: ## reading PostgreSQL, on other versions of it, which are fetched; POSTGRES="14.18.0 18.1.0" says which
-	@for v in $(POSTGRES); do echo "PostgreSQL $$v"; PGBIN=fetch:$$v $(GO) test -count=1 -timeout 20m ./pkg/pgcdc ./test/conformance || exit 1; done
+	@for v in $(POSTGRES); do echo "PostgreSQL $$v"; export PGBIN=fetch:$$v; $(call gotest,-count=1 -timeout 20m,./pkg/pgcdc ./test/conformance) || exit 1; done
 
 verify: lint fresh test ## what a commit must pass
 
