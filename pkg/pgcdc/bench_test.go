@@ -143,7 +143,7 @@ func newTestDecoder(put func(context.Context, *change) error) (*decoder, *relati
 	d := &decoder{
 		rowEncoder: rowEncoder{refresh: func(_ context.Context, t *Type) (*Type, error) { return t, nil }, textValues: metrics.textValues},
 		source:     "shop", incarnation: 1, partitions: 16, put: put, heartbeat: func([]byte) {}, metrics: metrics, sieve: &sieve{metrics: metrics},
-		own: func(context.Context, ownTransaction) error { return nil }, touched: func(events.Op, *relation, uint32, []field, []field) {},
+		own: func(context.Context, ownTransaction) error { return nil }, touched: func(context.Context, events.Op, *relation, uint32, []field, []field) error { return nil },
 		emptied: func(*relation, uint32) {},
 		renew:   func(context.Context, *relation, events.LSN) error { return nil },
 		describe: func(_ context.Context, w *wireRelation, _ bool) (*relation, error) {

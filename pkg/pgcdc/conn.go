@@ -57,8 +57,11 @@ func newConnector(source, connString string) (*connector, error) {
 	for _, name := range []string{"statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"} {
 		params[name] = "0"
 	}
-	if _, given := params["wal_sender_timeout"]; !given {
-		params["wal_sender_timeout"] = senderTimeout
+	// The little that we write is waited for in the stream, which brings it when it is flushed: at once, but for no standby.
+	for name, value := range map[string]string{"wal_sender_timeout": senderTimeout, "synchronous_commit": "local", "jit": "off"} {
+		if _, given := params[name]; !given {
+			params[name] = value
+		}
 	}
 	return &connector{config: config}, nil
 }

@@ -34,9 +34,9 @@ type decoder struct {
 	renew       func(ctx context.Context, rel *relation, commit events.LSN) error // brings the types of its columns up to date
 	put         func(ctx context.Context, c *change) error                        // takes the next change; c is the decoder's again when it returns
 	heartbeat   func(content []byte)
-	own         func(ctx context.Context, t ownTransaction) error               // told of a transaction that is an addition's message alone
-	touched     func(op events.Op, rel *relation, xid uint32, row, old []field) // told of each change of a row
-	emptied     func(rel *relation, xid uint32)                                 // told of each TRUNCATE of a table
+	own         func(ctx context.Context, t ownTransaction) error                                          // told of a transaction that is an addition's message alone
+	touched     func(ctx context.Context, op events.Op, rel *relation, xid uint32, row, old []field) error // told of each change of a row
+	emptied     func(rel *relation, xid uint32)                                                            // told of each TRUNCATE of a table
 	metrics     *sourceMetrics
 	sieve       *sieve
 

@@ -51,6 +51,11 @@ type reading struct {
 	Left     []piece `json:"left,omitempty"`     // of that: the tables that were begun; of others all rows are left
 
 	Asked *asked `json:"asked,omitempty"`
+
+	Again []again `json:"again,omitempty"` // rows of Table that are to be read by their keys
+	Since uint32  `json:"since,omitempty"` // there are more: what this transaction or a later one wrote is read in another pass
+	Pass  uint32  `json:"pass,omitempty"`  // that pass: what this transaction or a later one wrote is read
+	Drain bool    `json:"drain,omitempty"` // the end of Table was reached, and Again is left
 }
 
 func (r *reading) kind() string {

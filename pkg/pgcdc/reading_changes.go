@@ -1,6 +1,7 @@
 package pgcdc
 
 import (
+	"context"
 	"encoding/binary"
 
 	"github.com/tributary-dev/tributary/pkg/events"
@@ -17,6 +18,7 @@ type changes struct {
 type touch struct {
 	xid     uint32
 	partial bool // it did not bring the row's large values
+	moved   bool // nor did a change that gave the row this key
 }
 
 const sweepKeys = 4096
@@ -77,14 +79,24 @@ func (a *readings) of(oid uint32) *changes {
 	return c
 }
 
-// touched is told of each change of a row, with the row after it, and the old one where it came; of a delete with the old
-// one alone.
-func (a *readings) touched(op events.Op, rel *relation, xid uint32, row, old []field) {
+// touched is told of each change of a row before it is put, with the row after it, and the old one where it came; of a
+// delete with the old one alone.
+func (a *readings) touched(ctx context.Context, op events.Op, rel *relation, xid uint32, row, old []field) error {
 	a.mu.Lock()
 	seen, following := a.seen, len(a.pending) > 0
 	a.mu.Unlock()
-	if !following || seen != nil && seen.sees(xid) {
-		return
+	if !following {
+		return nil
+	}
+	if old != nil && len(rel.key) > 0 && lacking(rel, row, old) {
+		if before, key := fieldsKey(rel, old, nil), fieldsKey(rel, row, old); before != key {
+			if err := a.moved(ctx, rel, before, key, xid); err != nil {
+				return err
+			}
+		}
+	}
+	if seen != nil && seen.sees(xid) {
+		return nil
 	}
 	c := a.of(rel.oid)
 	if len(rel.key) == 0 {
@@ -100,22 +112,31 @@ func (a *readings) touched(op events.Op, rel *relation, xid uint32, row, old []f
 	if len(c.keys) >= c.sweep && seen != nil {
 		c.forget(seen)
 	}
+	return nil
+}
+
+// lacking tells whether a change leaves out values of columns that events have.
+func lacking(rel *relation, row, old []field) bool {
+	for i := range row {
+		if row[i].kind == fieldUnchanged && (old == nil || old[i].kind == fieldUnchanged || old[i].kind == fieldNull) && !rel.columns[i].hidden {
+			return true
+		}
+	}
+	return false
 }
 
 // touch notes the change of a row that has a key.
 func (c *changes) touch(rel *relation, xid uint32, row, old []field) {
-	t := touch{xid: xid}
-	for i := range row {
-		t.partial = t.partial || row[i].kind == fieldUnchanged && (old == nil || old[i].kind == fieldUnchanged)
+	t := touch{xid: xid, partial: lacking(rel, row, old)}
+	key, before := fieldsKey(rel, row, old), ""
+	if t.moved = t.partial && c.keys[key].moved; old != nil {
+		before = fieldsKey(rel, old, nil)
 	}
-	key := fieldsKey(rel, row, old)
-	c.keys[key] = t
-	if old == nil {
-		return
-	}
-	if before := fieldsKey(rel, old, nil); before != key {
+	if old != nil && before != key {
+		t.moved = t.partial
 		c.keys[before] = touch{xid: xid}
 	}
+	c.keys[key] = t
 }
 
 // emptied is told of each TRUNCATE.

@@ -33,7 +33,10 @@ type chunk struct {
 	file    uint32 // of a table without a key
 	seen    string // of that: the view since which changed rows are left to the stream
 	visible *visibility
-	failed  error // that what was asked for can't be read
+	again   []again // not nil: the rows are these, of the reading's list, and not those that come next
+	lost    bool    // some of them can't be found by their keys
+	barred  bool    // nothing of the table can be read
+	failed  error   // that what was asked for can't be read
 	token   string
 	placed  chan struct{} // closed when its place came, and its rows were put or are to be read again
 }
@@ -100,6 +103,12 @@ func (a *readings) readAll(ctx context.Context) error {
 		if c == nil {
 			continue // the table was changed meanwhile: look again
 		}
+		if c.reading.Drain && c.again == nil && c.table != nil && !c.barred && c.reading.reached(c.table.OID) {
+			if err := r.soon(ctx); err != nil { // what is left is not seen yet
+				return err
+			}
+			continue
+		}
 		if err := r.send(ctx, c); err != nil {
 			return err
 		}
@@ -145,7 +154,7 @@ func (r *liveReader) read(ctx context.Context, next reading) (*chunk, error) {
 		if hasCode(err, codeNoPrivilege) || errors.Is(err, ingest.ErrRefused) {
 			r.opts.Log.Warn("the rows that a table holds can't be read; its changes are", "table", p.Schema+"."+p.Name, "err", err)
 			empty := &snapshotTable{OID: p.OID, relation: newRelation(p.OID, p.Schema, p.Name, p.Identity[0])}
-			return &chunk{reading: next, table: empty}, nil
+			return &chunk{reading: next, table: empty, barred: true}, nil
 		}
 		return nil, err
 	}
@@ -231,11 +240,20 @@ func (r *liveReader) readLocked(ctx context.Context, next reading, p *publishedT
 		return nil, err
 	}
 	c := &chunk{reading: next, table: t, visible: visible, placed: make(chan struct{})}
+	if next.reached(t.OID) && len(next.Again) > 0 {
+		if err := r.readAgain(ctx, c); err != nil || len(c.again) > 0 || next.Drain {
+			return c, err
+		}
+	}
 	j, q, err := r.judgeOf(ctx, c, seen)
 	if err != nil {
 		return nil, err
 	}
-	return c, r.fetch(ctx, c, q, j)
+	var after [][]byte
+	if q.after {
+		after = c.reading.After
+	}
+	return c, r.fetch(ctx, c, q, after, j)
 }
 
 // awaitWriters waits for the end of all transactions that have written to a table. What they did before its addition does
@@ -251,10 +269,8 @@ SELECT DISTINCT l.virtualtransaction FROM pg_catalog.pg_locks l
 	for _, which := range []string{writers, prepared} {
 		waiting, err := r.texts(ctx, which, oid)
 		for err == nil && len(waiting) > 0 {
-			select {
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			case <-time.After(lookEvery):
+			if err := r.soon(ctx); err != nil {
+				return err
 			}
 			if err = r.look(ctx); err == nil {
 				waiting, err = r.texts(ctx, writers+` AND l.virtualtransaction = ANY ($2::text[])`, oid, waiting)
@@ -265,6 +281,16 @@ SELECT DISTINCT l.virtualtransaction FROM pg_catalog.pg_locks l
 		}
 	}
 	return nil
+}
+
+// soon waits until it is time to look again.
+func (r *liveReader) soon(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(lookEvery):
+		return nil
+	}
 }
 
 func (r *liveReader) texts(ctx context.Context, sql string, args ...any) ([]string, error) {

@@ -15,11 +15,12 @@ type judge struct {
 	now       *visibility     // of the query
 	rewritten map[uint32]bool // pieces whose places say nothing any more
 	keyed     bool
+	again     bool // every row is put, named by its place
 }
 
 func (j *judge) row(row *liveRow, piece, xmin uint32, left bool) {
-	if j.since == nil {
-		row.changed = !j.keyed
+	if j.since == nil || j.again {
+		row.changed = !j.keyed || j.again
 		return
 	}
 	changed := j.since.changed(xmin, j.now)
@@ -63,6 +64,10 @@ func (r *liveReader) judgeOf(ctx context.Context, c *chunk, seen string) (*judge
 			r.opts.Log.Warn("the table was rewritten, and has no key: its rows are read again from the first", "table", t.relation.String())
 			next.After = nil
 		}
+	}
+	if t.keyed() && next.Table == t.OID && next.Pass != 0 {
+		begun, j.again = nil, true
+		q.left, q.since = "false", strconv.FormatUint(uint64(next.Pass), 10)
 	}
 	if !t.keyed() {
 		c.file, c.seen = files[t.OID], since
@@ -112,7 +117,7 @@ func (r *liveReader) files(ctx context.Context, t *snapshotTable, pieces []piece
 }
 
 // fetch reads the rows of a chunk.
-func (r *liveReader) fetch(ctx context.Context, c *chunk, q liveQuery, j *judge) error {
+func (r *liveReader) fetch(ctx context.Context, c *chunk, q liveQuery, params [][]byte, j *judge) error {
 	settings := ""
 	if !c.table.keyed() {
 		settings = "SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off; "
@@ -125,11 +130,7 @@ func (r *liveReader) fetch(ctx context.Context, c *chunk, q liveQuery, j *judge)
 			return err
 		}
 	}
-	var after [][]byte
-	if q.after {
-		after = c.reading.After
-	}
-	result := r.conn.PgConn().ExecParams(ctx, c.table.query(q), after, nil, nil, nil)
+	result := r.conn.PgConn().ExecParams(ctx, c.table.query(q), params, nil, nil, nil)
 	size, bad := 0, error(nil)
 	var last place
 	for size < liveBytes && result.NextRow() {

@@ -244,9 +244,30 @@ func (a *readings) advance(c *chunk, read int, put, bytes uint64) error {
 	defer a.mu.Unlock()
 	first := &a.pending[0]
 	first.count(put, bytes, c.reading.Expect, a.paces)
+	if c.table != nil && c.again == nil && !first.reached(c.table.OID) {
+		first.startOver()
+		if err := a.noteUnseen(first, c); err != nil {
+			return err
+		}
+	}
 	switch {
 	case c.table == nil:
 		a.end(c)
+	case c.barred:
+		first.startOver()
+		a.endPass(first, c.table)
+	case c.again != nil:
+		if read < len(c.rows) {
+			return nil
+		}
+		if a.settle(first, c); c.lost {
+			for _, e := range c.again {
+				first.lostAll(e.XID)
+			}
+		}
+		if first.Drain && len(first.Again) == 0 {
+			a.endPass(first, c.table)
+		}
 	case read < len(c.rows) || c.more:
 		last := &c.rows[read-1]
 		var key [][]byte
@@ -262,13 +283,9 @@ func (a *readings) advance(c *chunk, read int, put, bytes uint64) error {
 		}
 		first.Table, first.After = c.table.OID, sealed
 	default:
-		first.Table, first.After, first.File, first.Seen = c.table.OID+1, nil, 0, ""
-		if first.Rest {
-			first.Tables = slices.DeleteFunc(slices.Clone(first.Tables), func(oid uint32) bool { return oid < first.Table })
-			first.Left = slices.DeleteFunc(slices.Clone(first.Left), func(p piece) bool { return p.As < first.Table })
+		if first.Table, first.Drain = c.table.OID, true; len(first.Again) == 0 {
+			a.endPass(first, c.table)
 		}
-		delete(a.changed, c.table.OID)
-		a.opts.Log.Info("table read", "table", c.table.relation.String())
 	}
 	return nil
 }

@@ -183,7 +183,9 @@ func (d *decoder) holdRow(ctx context.Context, c *change, rel *relation, row, ol
 	if !d.sieve.passes(ctx, &c.Change) {
 		return nil
 	}
-	d.touched(c.Op, rel, d.xid, row, old)
+	if err := d.touched(ctx, c.Op, rel, d.xid, row, old); err != nil {
+		return err
+	}
 	return d.hold(ctx, c)
 }
 

@@ -200,6 +200,7 @@ type liveQuery struct {
 	left  string // a condition of what is left; empty for all
 	since string // with left: rows that this transaction or a later one wrote are read as well
 	where string // what was asked for; empty for all
+	keys  int    // not 0: the rows with these keys alone, which are the parameters
 	limit int
 }
 
@@ -224,6 +225,8 @@ func (t *snapshotTable) query(q liveQuery) string {
 	}
 	order := ""
 	switch {
+	case q.keys > 0:
+		conditions = append(conditions, "("+strings.Join(keys, ", ")+") IN ("+t.keyList(q.keys)+")")
 	case len(keys) > 0:
 		order = " ORDER BY " + strings.Join(keys, ", ")
 		if q.after {
@@ -243,6 +246,19 @@ func (t *snapshotTable) query(q liveQuery) string {
 		query += " WHERE " + strings.Join(conditions, " AND ")
 	}
 	return query + order + " LIMIT " + strconv.Itoa(q.limit)
+}
+
+// keyList gives parameters for the keys of rows.
+func (t *snapshotTable) keyList(rows int) string {
+	list := make([]string, rows)
+	for n := range list {
+		var parts []string
+		for k, i := range t.relation.key {
+			parts = append(parts, fmt.Sprintf("$%d::%s", n*len(t.relation.key)+k+1, t.types[i]))
+		}
+		list[n] = "(" + strings.Join(parts, ", ") + ")"
+	}
+	return strings.Join(list, ", ")
 }
 
 // place is where a row lies: a ctid.
