@@ -33,7 +33,7 @@ func optionsOf(s *config.Source) (pgcdc.Options, error) {
 	}
 	o := pgcdc.Options{
 		Name: s.Name, ConnString: url, Tables: s.Tables, Slot: s.Slot, Publication: s.Publication, Snapshot: s.Snapshot,
-		SnapshotParallel: s.SnapshotParallel, SnapshotRate: int64(s.SnapshotRate), Heartbeat: s.Heartbeat, Exclude: s.Exclude, Masks: s.Mask,
+		SnapshotParallel: s.SnapshotParallel, SnapshotRate: int64(s.SnapshotRate), Heartbeat: s.Heartbeat, ReceiveTimeout: s.ReceiveTimeout, Exclude: s.Exclude, Masks: s.Mask,
 	}
 	for _, op := range s.Ops {
 		o.Ops = append(o.Ops, events.Op(op))

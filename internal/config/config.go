@@ -61,7 +61,8 @@ type Source struct {
 	SnapshotParallel int  `key:"snapshot_parallel" default:"2" min:"1" max:"64" help:"the connections that read the rows at the first start"`
 	SnapshotRate     Size `key:"snapshot_rate" default:"0" min:"0" help:"the most bytes of rows that are read in a second, to spare the database; 0 is no bound"`
 
-	Heartbeat time.Duration `key:"heartbeat" default:"10s" min:"0s" help:"how often an idle database's slot is moved on; 0s never"`
+	Heartbeat      time.Duration `key:"heartbeat" default:"10s" min:"0s" help:"how often an idle database's slot is moved on; 0s never"`
+	ReceiveTimeout time.Duration `key:"receive_timeout" default:"20s" min:"3s" help:"how long the database may say nothing, though it was asked to, until its connections are given up and made anew"`
 }
 
 // Mask says by name of columns what replaces their values.

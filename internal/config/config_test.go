@@ -51,7 +51,7 @@ func TestTheSmallestFileThatWorksLoads(t *testing.T) {
 		NATS: config.NATS{URL: "nats://127.0.0.1:4222", Replicas: 1},
 		Sources: []config.Source{{
 			Name: "shop", Tables: []string{"public.*"}, Slot: "tributary_shop", Publication: "tributary_shop",
-			Snapshot: true, SnapshotParallel: 2, Heartbeat: 10 * time.Second,
+			Snapshot: true, SnapshotParallel: 2, Heartbeat: 10 * time.Second, ReceiveTimeout: 20 * time.Second,
 		}},
 		Ingest: config.Ingest{Rewind: 4 * time.Minute, RewindBytes: 1 << 30, QueueBytes: 8 << 20, Inbox: true, Checkpoints: true},
 		Events: config.Events{Partitions: 16},

@@ -19,6 +19,8 @@ const (
 	lookEvery = 250 * time.Millisecond
 )
 
+const notReading = "leads, and does not read yet"
+
 // health tells Options.Health of one source. It is safe for concurrent use.
 type health struct {
 	source string
@@ -26,6 +28,8 @@ type health struct {
 
 	mu    sync.Mutex
 	quiet *time.Timer // until standing by counts as being well; guarded by mu
+
+	ended string // why the last session did, until all is well again; of the pipeline's goroutine and, within a session, watch's
 }
 
 func (h *health) set(ok bool, why string) {
@@ -61,7 +65,7 @@ func (h *health) leads() {
 
 // watch tells of a session for as long as it lasts.
 func (h *health) watch(ctx context.Context, feed *Feed, metrics *sourceMetrics) error {
-	h.set(false, "leads, and does not read yet")
+	h.set(false, h.afterTrouble(notReading))
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
@@ -73,12 +77,21 @@ func (h *health) watch(ctx context.Context, feed *Feed, metrics *sourceMetrics) 
 			metrics.waiting.Set(float64(bytes))
 			metrics.waitingEvents.Set(float64(events))
 			if trouble := feed.trouble(now); trouble != "" {
-				h.set(false, trouble)
+				h.set(false, h.afterTrouble(trouble))
 			} else {
+				h.ended = ""
 				h.set(true, "leads")
 			}
 		}
 	}
+}
+
+// afterTrouble adds to what is wrong now why reading had to begin again.
+func (h *health) afterTrouble(trouble string) string {
+	if h.ended == "" {
+		return trouble
+	}
+	return trouble + "; before, " + h.ended
 }
 
 // InTouch notes that the source hears of its origin: that there is nothing to read is known, and not only that nothing
@@ -105,7 +118,7 @@ func (f *Feed) trouble(now time.Time) string {
 	case f.bytes > 0 && untaken > takenWithin:
 		return fmt.Sprintf("leads, and EVENTS has taken nothing for %v", untaken.Round(time.Second))
 	case f.touched.IsZero():
-		return "leads, and does not read yet"
+		return notReading
 	case f.bytes == 0 && unheard > heardWithin:
 		return fmt.Sprintf("leads, and has heard nothing from its origin for %v", unheard.Round(time.Second))
 	case f.complaint != "":

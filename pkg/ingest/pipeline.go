@@ -107,7 +107,8 @@ func (p *Pipeline) Run(ctx context.Context, source Source, lease leadership) err
 		pause = min(max(2*pause, 100*time.Millisecond), 5*time.Second)
 		calm = calmAfterTrouble
 		health.leads()
-		health.set(false, fmt.Sprintf("reading stopped: %v", err))
+		health.ended = fmt.Sprintf("reading stopped: %v", err)
+		health.set(false, health.ended)
 		p.opts.Log.Warn("reading stopped; it will go on", "source", source.Name(), "err", err, "again_in", pause)
 		if !sleep(ctx, pause) {
 			return nil

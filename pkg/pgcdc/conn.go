@@ -13,13 +13,17 @@ import (
 )
 
 const (
-	connectTimeout = 15 * time.Second
+	connectTimeout = 15 * time.Second // of all of them
+	hostTimeout    = 5 * time.Second  // of one of several, unless the connection string has connect_timeout
 	queryTimeout   = 30 * time.Second // of a look into the catalog, which no application's lock holds up
 	closeTimeout   = time.Second
 
 	// senderTimeout is the wal_sender_timeout of our own connections, unless the connection string has one. Status goes
 	// out each second, so it can be short: a reader whose machine died leaves its slot to the next one after it.
 	senderTimeout = "10s"
+
+	receiveTimeout  = 20 * time.Second // where Options.ReceiveTimeout is 0
+	shortestTimeout = 3 * time.Second  // status goes out each second
 )
 
 // SQLSTATEs that decide something here (PostgreSQL, appendix A).
@@ -45,10 +49,16 @@ type connector struct {
 	config *pgx.ConnConfig
 }
 
-func newConnector(source, connString string) (*connector, error) {
+// newConnector reads connString. A connection whose other end does not answer TCP any more, nor takes what was sent, ends
+// after silence.
+func newConnector(source, connString string, silence time.Duration) (*connector, error) {
 	config, err := pgx.ParseConfig(connString)
 	if err != nil {
 		return nil, err
+	}
+	config.DialFunc = dialer(silence).DialContext
+	if config.ConnectTimeout == 0 && len(config.Fallbacks) > 0 {
+		config.ConnectTimeout = hostTimeout // the next is tried, although this one says nothing
 	}
 	params := config.RuntimeParams
 	maps.Copy(params, SessionSettings())

@@ -41,7 +41,7 @@ SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_curre
 
 // Stand looks at the log and the slot of a database.
 func Stand(ctx context.Context, url, slot string) (Standing, error) {
-	c, err := newConnector("status", url)
+	c, err := newConnector("status", url, receiveTimeout)
 	if err != nil {
 		return Standing{}, fmt.Errorf("look at slot %s: %w", slot, err)
 	}

@@ -29,9 +29,14 @@ type Options struct {
 	Snapshot    bool     // read the rows that are there at the first start, and those of tables that are added later
 	Partitions  int      // of EVENTS
 	Heartbeat   time.Duration
-	MaxEvent    int // bytes; a larger event goes to Oversize, and its stub on; 0 is no bound
-	Log         *slog.Logger
-	Metrics     *Metrics
+
+	// ReceiveTimeout is how long the server may say nothing, though it was asked to, until its connections are given up;
+	// 20 s if 0.
+	ReceiveTimeout time.Duration
+
+	MaxEvent int // bytes; a larger event goes to Oversize, and its stub on; 0 is no bound
+	Log      *slog.Logger
+	Metrics  *Metrics
 
 	// What of the tables is published. A column is named [schema.]table.column, with * within a part, and ? behind it where it
 	// need not be there.
@@ -82,6 +87,9 @@ func New(o Options) (*Source, error) {
 	if o.Publication == "" {
 		o.Publication = "tributary_" + o.Name
 	}
+	if o.ReceiveTimeout == 0 {
+		o.ReceiveTimeout = receiveTimeout
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -95,6 +103,8 @@ func New(o Options) (*Source, error) {
 		return nil, fmt.Errorf("events.partitions must be at least 1, got %d", o.Partitions)
 	case o.Heartbeat < 0:
 		return nil, fmt.Errorf("%s.heartbeat must not be negative, got %s", key, o.Heartbeat)
+	case o.ReceiveTimeout < shortestTimeout:
+		return nil, fmt.Errorf("%s.receive_timeout must be at least %s, got %s", key, shortestTimeout, o.ReceiveTimeout)
 	case o.SnapshotParallel < 0:
 		return nil, fmt.Errorf("%s.snapshot_parallel must not be negative, got %d", key, o.SnapshotParallel)
 	case o.SnapshotRate < 0:
@@ -115,7 +125,7 @@ func New(o Options) (*Source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s.%w", key, err)
 	}
-	c, err := newConnector(o.Name, o.ConnString)
+	c, err := newConnector(o.Name, o.ConnString, o.ReceiveTimeout)
 	if err != nil {
 		return nil, fmt.Errorf("%s.postgres: %w", key, err)
 	}

@@ -12,10 +12,10 @@ import (
 )
 
 const (
-	statusEvery  = time.Second
-	askAfter     = 10 * time.Second // of silence: the server is asked for a sign of life
-	silentFor    = time.Minute      // and then it is given up, as wal_receiver_timeout has it
-	writeTimeout = 30 * time.Second
+	statusEvery = time.Second
+
+	// A server is asked for a sign of life after a third of Options.ReceiveTimeout without one, and again each second.
+	askAfterPart = 3
 )
 
 // errSilent ends a stream whose server says nothing any more.
@@ -30,6 +30,7 @@ var errSilent = errors.New("the server does not answer")
 // (ProcessStandbyReplyMessage and WalSndDone in walsender.c).
 type status struct {
 	conn        net.Conn
+	timeout     time.Duration // of silence, after which the server is given up; also of a write
 	confirmable func() events.LSN
 	blocked     func(now time.Time) time.Duration // how long the reader has been held up
 	inTouch     func()                            // called each second in which the server said something
@@ -74,10 +75,10 @@ func (s *status) run(ctx context.Context) error {
 			s.touched = heard
 			s.inTouch()
 		}
-		if silent > silentFor {
-			return fmt.Errorf("%w for %s", errSilent, silent.Round(time.Second))
+		if silent > s.timeout {
+			return fmt.Errorf("%w: it was asked for a sign of life, and has said nothing for %s", errSilent, silent.Round(time.Second))
 		}
-		if err := s.send(now, silent > askAfter); err != nil {
+		if err := s.send(now, silent > s.timeout/askAfterPart); err != nil {
 			return err
 		}
 		select {
@@ -98,7 +99,7 @@ func (s *status) send(now time.Time, reply bool) error {
 		out = appendStatus(out, written, confirm, now, false)
 	}
 	out = appendStatus(out, written, 0, now, reply)
-	if err := s.conn.SetWriteDeadline(now.Add(writeTimeout)); err != nil {
+	if err := s.conn.SetWriteDeadline(now.Add(s.timeout)); err != nil {
 		return fmt.Errorf("send status: %w", err)
 	}
 	if _, err := s.conn.Write(out); err != nil {

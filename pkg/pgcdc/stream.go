@@ -41,7 +41,7 @@ func (r *run) stream(ctx context.Context) error {
 	r.opts.Log.Info("reading changes", "slot", r.opts.Slot, "from", start.String(), "behind", r.state.Last.String())
 
 	status := &status{
-		conn: wire.Conn, confirmable: r.feed.Confirmable, blocked: r.out.blockedFor, inTouch: r.feed.InTouch,
+		conn: wire.Conn, timeout: r.opts.ReceiveTimeout, confirmable: r.feed.Confirmable, blocked: r.out.blockedFor, inTouch: r.feed.InTouch,
 		metrics: r.metrics, asked: make(chan struct{}, 1),
 	}
 	status.hear(start, time.Now())

@@ -26,6 +26,7 @@ func TestFailoversLoseAndRepeatNothing(t *testing.T) {
 			seed := setting(t, "CHAOS_SEED", uint64(time.Now().UnixNano()%1_000_000))
 			t.Logf("CHAOS_SEED=%d CHAOS_FAILOVERS=%d", seed, failovers)
 			random := rand.New(rand.NewPCG(seed, 0))
+			c.options.Source = harness.SourceOfFailovers
 			s := harness.New(t, c.options)
 			for _, name := range c.names {
 				s.Through(name)

@@ -9,7 +9,7 @@ import (
 
 // One failover of nearly each kind; test/chaos does a hundred.
 func TestFailoversLoseAndRepeatNothing(t *testing.T) {
-	s := harness.New(t, harness.Options{})
+	s := harness.New(t, harness.Options{Source: harness.SourceOfFailovers})
 	names := []string{"ingest-1", "ingest-2"}
 	for _, name := range names {
 		s.Through(name)

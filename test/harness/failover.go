@@ -6,6 +6,12 @@ import (
 	"time"
 )
 
+// ReceiveTimeout is for sources[].receive_timeout where PostgreSQL is to fall silent.
+const ReceiveTimeout = 5 * time.Second
+
+// SourceOfFailovers is Options.Source of a run of failovers.
+var SourceOfFailovers = "receive_timeout: " + ReceiveTimeout.String()
+
 // Failover is one way in which a leader stops leading.
 type Failover struct {
 	Name string
@@ -58,6 +64,11 @@ func Failovers() []Failover {
 		{
 			Name: "cut off from PostgreSQL", Most: 2 * time.Second,
 			fault: func(l *Leaders, leader string) { l.s.ways[leader].Postgres.Cut() },
+			mend:  mend,
+		},
+		{
+			Name: "PostgreSQL falls silent", Most: ReceiveTimeout + 3*time.Second,
+			fault: func(l *Leaders, leader string) { l.s.ways[leader].Postgres.Still() },
 			mend:  mend,
 		},
 	}

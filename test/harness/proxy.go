@@ -21,6 +21,7 @@ type Proxy struct {
 
 	mu    sync.Mutex
 	cut   bool              // connections end, and new ones are closed at once; guarded by mu
+	still chan struct{}     // not nil: nothing passes until it is closed; guarded by mu
 	lose  []string          // subjects whose messages are lost on their way to the server, by their beginning; guarded by mu
 	conns map[net.Conn]bool // guarded by mu
 }
@@ -37,6 +38,7 @@ func newProxy(t testing.TB, target string, nats bool) *Proxy {
 	t.Cleanup(func() {
 		_ = listener.Close()
 		p.Cut()
+		p.Mend()
 		p.running.Wait()
 	})
 	return p
@@ -63,11 +65,42 @@ func (p *Proxy) Lose(prefixes ...string) {
 	p.lose = prefixes
 }
 
-// Mend undoes Cut and Lose.
+// Still lets nothing pass any more in either direction until Mend, as a network whose packets vanish: connections stay, new
+// ones can be made, and nobody says anything on them.
+func (p *Proxy) Still() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.still == nil {
+		p.still = make(chan struct{})
+	}
+}
+
+// Mend undoes Cut, Lose and Still.
 func (p *Proxy) Mend() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cut, p.lose = false, nil
+	if p.still != nil {
+		close(p.still)
+		p.still = nil
+	}
+}
+
+// way is a connection that is read from, as far as the proxy lets it.
+type way struct {
+	net.Conn
+	proxy *Proxy
+}
+
+func (w way) Read(b []byte) (int, error) {
+	n, err := w.Conn.Read(b)
+	w.proxy.mu.Lock()
+	still := w.proxy.still
+	w.proxy.mu.Unlock()
+	if still != nil {
+		<-still
+	}
+	return n, err
 }
 
 func (p *Proxy) accept() {
@@ -86,7 +119,7 @@ func (p *Proxy) accept() {
 		}
 		p.running.Go(func() { p.carry(server, client) })
 		p.running.Go(func() {
-			_, _ = io.Copy(client, server)
+			_, _ = io.Copy(client, way{server, p})
 			p.end(client, server)
 		})
 	}
@@ -117,10 +150,10 @@ func (p *Proxy) end(conns ...net.Conn) {
 func (p *Proxy) carry(server, client net.Conn) {
 	defer p.end(client, server)
 	if !p.nats {
-		_, _ = io.Copy(server, client)
+		_, _ = io.Copy(server, way{client, p})
 		return
 	}
-	in := bufio.NewReaderSize(client, 64<<10)
+	in := bufio.NewReaderSize(way{client, p}, 64<<10)
 	for {
 		line, err := in.ReadBytes('\n')
 		if err != nil {
