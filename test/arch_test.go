@@ -30,7 +30,7 @@ var imports = map[string][]string{
 	// The operator's command, and what it reads.
 	"internal/cli": {"internal/ask", "internal/config", "internal/generations", "internal/inspect", "internal/natsread", "pkg/actions", "pkg/actions/circuit", "pkg/deadletter", "pkg/events", "pkg/indexer", "pkg/jobs",
 		"pkg/checkpoint", "pkg/ingest", "pkg/observers", "pkg/pgcdc", "pkg/trace", "streams"},
-	"internal/inspect": {"pkg/checkpoint", "internal/natskv", "internal/natsread", "pkg/actions/circuit", "pkg/deadletter", "pkg/dedupkv", "pkg/events", "pkg/indexer", "pkg/ingest",
+	"internal/inspect": {"internal/ask", "pkg/checkpoint", "internal/natskv", "internal/natsread", "pkg/actions/circuit", "pkg/deadletter", "pkg/dedupkv", "pkg/events", "pkg/indexer", "pkg/ingest",
 		"pkg/jobs", "pkg/observers", "pkg/pgcdc", "pkg/trace", "pkg/worker"},
 
 	// The vocabulary.
@@ -81,7 +81,7 @@ var imports = map[string][]string{
 	"internal/generations": {"internal/natskv", "internal/natsread", "pkg/events", "pkg/observers"},
 
 	// What an operator asks of a leader.
-	"internal/ask": {"pkg/pgcdc"},
+	"internal/ask": {"pkg/ingest", "pkg/pgcdc"},
 
 	// The leaves.
 	"internal/config":         {"pkg/events"},

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tributary-dev/tributary/internal/ask"
 	"github.com/tributary-dev/tributary/internal/config"
 	"github.com/tributary-dev/tributary/internal/lease"
 	"github.com/tributary-dev/tributary/internal/natskv"
@@ -62,6 +63,9 @@ func runIngest(ctx context.Context, env *environment) error {
 		Leader: env.owner, Rewind: env.config.Ingest.Rewind, RewindBytes: uint64(env.config.Ingest.RewindBytes),
 		QueueBytes: int(env.config.Ingest.QueueBytes), Renew: renewEvery(stream), Log: env.log, Metrics: metrics,
 		Mirrors: mirrors, Incarnations: incarnations{leases},
+		Serve: func(ctx context.Context, source string, stand func() ingest.Standing) error {
+			return ask.ServeStanding(ctx, road.nc, source, stand)
+		},
 		Health: func(source string, ok bool, why string) { env.ready.Set("source "+source, ok, why) },
 	})
 	held := func(key string) *lease.Keeper {

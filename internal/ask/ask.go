@@ -1,6 +1,7 @@
-// Package ask carries what an operator asks of the ingest that leads a source: to read the rows of a table once more.
+// Package ask carries what an operator asks of the ingest that leads a source: to read the rows of a table once more, and how
+// the source stands with it.
 //
-// It is a request and its answer over NATS. Whoever leads answers, once what is asked for is in the source's own log and
+// The first is a request and its answer over NATS. Whoever leads answers, once what is asked for is in the source's own log and
 // stored in its position, so that it is done whoever leads later. An answer that does not come is no answer: the same
 // question, under the same ID, may be asked again, and is done once. It promises nothing about who may ask: that is for
 // the permissions of the NATS account on tributary.ingest.>.

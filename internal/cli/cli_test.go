@@ -16,6 +16,7 @@ import (
 
 	"github.com/tributary-dev/tributary/internal/config"
 	"github.com/tributary-dev/tributary/pkg/deadletter"
+	"github.com/tributary-dev/tributary/pkg/ingest"
 )
 
 func TestStatusOfAnIdleAndOfABusyDeployment(t *testing.T) {
@@ -23,11 +24,17 @@ func TestStatusOfAnIdleAndOfABusyDeployment(t *testing.T) {
 	w.golden("status-idle", w.must("status"))
 	busy, _ := settledWorld(t)
 	busy.later("shop-1-0000000000009999-1-1")
+	heartbeat := 0.00123
+	busy.stands(ingest.Standing{
+		Leader: "ingest-a", HeartbeatSeconds: &heartbeat, UnpublishedEvents: 1200, UnpublishedBytes: 900_000, InFlightEvents: 999,
+		Trouble: "leads, and EVENTS has taken nothing for 12s",
+	})
 	busy.golden("status-busy", busy.must("status", "--partitions"))
 	var status struct {
 		Sources []struct {
 			Name, Leader, Phase string
 			Stored              string
+			Session             ingest.Standing
 		}
 		Jobs        struct{ States map[string]int }
 		DeadLetters struct {
@@ -43,6 +50,9 @@ func TestStatusOfAnIdleAndOfABusyDeployment(t *testing.T) {
 	}
 	if s := status.Sources[0]; s.Name != "shop" || s.Leader != "ingest-a" || s.Phase != "streaming" || s.Stored != "0/301" {
 		t.Errorf("the source is %+v", s)
+	}
+	if l := status.Sources[0].Session; l.UnpublishedEvents != 1200 || l.InFlightEvents != 999 || l.HeartbeatSeconds == nil || *l.HeartbeatSeconds != heartbeat {
+		t.Errorf("with its leader it stands at %+v", l)
 	}
 	if status.Jobs.States["scheduled"] != 1 || status.Jobs.States["dead"] != 1 || status.Jobs.States["running"] != 0 {
 		t.Errorf("the jobs are %v", status.Jobs.States)

@@ -160,9 +160,32 @@ func printSources(p *printer, sources []inspect.Source) {
 		for _, reading := range s.Reading {
 			p.line("  %s: reading %s", s.Name, progressLine(reading))
 		}
+		printSession(p, s)
 		printDatabase(p, s)
 	}
 	p.line("")
+}
+
+// printSession tells what the leader told, where there is anything to tell.
+func printSession(p *printer, s inspect.Source) {
+	switch l := s.Session; {
+	case l == nil:
+	case l.Error != "":
+		p.line("  %s: the leader does not tell how it stands: %s", s.Name, clean(l.Error))
+	default:
+		waiting := "all that was read is stored"
+		if l.UnpublishedEvents > 0 || l.UnpublishedBytes > 0 {
+			waiting = fmt.Sprintf("%s (%s) read and not stored, %d of them in flight", count(l.UnpublishedEvents, "event", "events"),
+				size(int64(l.UnpublishedBytes)), l.InFlightEvents)
+		}
+		if l.HeartbeatSeconds != nil {
+			waiting += fmt.Sprintf("; a heartbeat takes %v", time.Duration(*l.HeartbeatSeconds*float64(time.Second)).Round(10*time.Microsecond))
+		}
+		p.line("  %s: %s", s.Name, waiting)
+		if l.Trouble != "" {
+			p.paragraph("  "+strings.Repeat(" ", len(s.Name)+2), clean(l.Trouble))
+		}
+	}
 }
 
 func printDatabase(p *printer, s inspect.Source) {
@@ -179,11 +202,19 @@ func printDatabase(p *printer, s inspect.Source) {
 			reader = "not read"
 		}
 		p.line("  %s: WAL is at %s, confirmed to %s; the slot keeps %s,", s.Name, d.Flushed, d.Confirmed, size(d.Retained))
-		p.line("  %*s  of which %s are stored; it is %s, %s", len(s.Name), "", size(d.Unconfirmed), reader, d.WALStatus)
+		p.line("  %*s  of which %s are stored; it is %s, %s%s", len(s.Name), "", size(d.Unconfirmed), reader, d.WALStatus, safeText(d.Safe))
 	}
 	if m := s.Mirror; m != nil && (m.Saved || m.Says != "" || m.Error != "") {
 		p.paragraph("  "+strings.Repeat(" ", len(s.Name)+2), mirrorText(p, m))
 	}
+}
+
+// safeText tells how much may be written until the slot is in danger.
+func safeText(safe *int64) string {
+	if safe == nil {
+		return ""
+	}
+	return ", and may be lost when " + size(*safe) + " more are written"
 }
 
 // mirrorText tells what the mirror knows.

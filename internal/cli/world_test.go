@@ -22,6 +22,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/tributary-dev/tributary/internal/ask"
 	"github.com/tributary-dev/tributary/internal/config"
 	"github.com/tributary-dev/tributary/internal/natskv"
 	"github.com/tributary-dev/tributary/internal/natstest"
@@ -131,6 +132,22 @@ func (w *world) lead(leader string) {
 	if _, err := natskv.Open(w.js, events.BucketLeases).Put(w.t.Context(), "ingest.shop", lease, time.Hour); err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+// stands answers as the leader of source shop does that stands so.
+func (w *world) stands(s ingest.Standing) {
+	w.t.Helper()
+	ctx, cancel := context.WithCancel(w.t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- ask.ServeStanding(ctx, w.js.Conn(), "shop", func() ingest.Standing { return s }) }()
+	w.t.Cleanup(func() {
+		cancel()
+		<-ended
+	})
+	eventually(w.t, "the leader answers", func() bool {
+		_, err := ask.Standing(w.t.Context(), w.js.Conn(), "shop")
+		return err == nil
+	})
 }
 
 // sink is the webhook and the log of a world.

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tributary-dev/tributary/internal/ask"
 	"github.com/tributary-dev/tributary/internal/natskv"
 	"github.com/tributary-dev/tributary/pkg/events"
 	"github.com/tributary-dev/tributary/pkg/ingest"
@@ -33,8 +34,15 @@ type Source struct {
 	Lag         Lag          `json:"lag"`
 	Database    *Standing    `json:"database,omitempty"` // where the configuration names it
 	Mirror      *Mirror      `json:"mirror,omitempty"`   // likewise, and positions are mirrored
+	Session     *Session     `json:"session,omitempty"`  // as the leader tells; absent where nobody leads
 
 	Reading []pgcdc.Progress `json:"reading,omitempty"` // of rows: a snapshot, new tables, what was asked for
+}
+
+// Session is how the source stands with its leader.
+type Session struct {
+	Error string `json:"error,omitempty"` // why the leader did not tell; the rest is empty then
+	ingest.Standing
 }
 
 // Lag is what is not stored yet.
@@ -52,8 +60,9 @@ type Standing struct {
 	Active      bool       `json:"slot_active"`
 	WALStatus   string     `json:"wal_status,omitempty"`
 	Confirmed   events.LSN `json:"confirmed"`
-	Unconfirmed int64      `json:"unconfirmed_bytes"` // that PostgreSQL keeps for us to read again
-	Retained    int64      `json:"retained_bytes"`    // all that the slot keeps
+	Unconfirmed int64      `json:"unconfirmed_bytes"`    // that PostgreSQL keeps for us to read again
+	Retained    int64      `json:"retained_bytes"`       // all that the slot keeps
+	Safe        *int64     `json:"safe_bytes,omitempty"` // that may be written before the slot is in danger; absent where nothing limits what it keeps
 }
 
 // askFor bounds the asking of one database.
@@ -116,6 +125,7 @@ func (s *System) source(ctx context.Context, stream jetstream.Stream, name strin
 	if err := readPosition(ctx, stream, &source); err != nil {
 		return source, err
 	}
+	s.askLeader(ctx, &source)
 	if name == events.InboxSource {
 		return source, s.lagOfInbox(ctx, &source)
 	}
@@ -153,6 +163,18 @@ func (s *System) readLease(ctx context.Context, source *Source) error {
 		source.Leader = lease.Owner
 	}
 	return nil
+}
+
+// askLeader asks the leader what it alone knows. That it does not tell is a part of what status tells.
+func (s *System) askLeader(ctx context.Context, source *Source) {
+	if source.Leader == "" {
+		return
+	}
+	standing, err := ask.Standing(ctx, s.JS.Conn(), source.Name)
+	source.Session = &Session{Standing: standing}
+	if err != nil {
+		source.Session.Error = err.Error()
+	}
 }
 
 func readPosition(ctx context.Context, stream jetstream.Stream, source *Source) error {
@@ -230,6 +252,9 @@ func (source *Source) ask(ctx context.Context, database Database) {
 	*standing = Standing{
 		Flushed: there.Flushed, Slot: there.Exists, Active: there.Active, WALStatus: there.WALStatus, Confirmed: there.Confirmed,
 		Retained: there.Retained(),
+	}
+	if there.Exists && there.SafeBytes >= 0 {
+		standing.Safe = &there.SafeBytes
 	}
 	if database.Mirrored {
 		source.readMirror(ctx, url)

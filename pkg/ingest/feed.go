@@ -9,7 +9,7 @@ import (
 )
 
 // Feed is the bounded road between the reader of a source and its publisher. The source's side is Batch, Put, Sync,
-// Idle, Through, InTouch, Report and Confirmable; all are safe for concurrent use.
+// Idle, Through, InTouch, RoundTrip, Report and Confirmable; all are safe for concurrent use.
 type Feed struct {
 	maxBytes int
 	spare    sync.Pool
@@ -21,6 +21,7 @@ type Feed struct {
 	through     events.LSN    // every commit that begins before it is stored, by what passed here
 	confirmable events.LSN    // guarded by mu
 	complaint   string        // of the source, about its origin
+	roundTrip   time.Duration // of its last heartbeat; guarded by mu
 	touched     time.Time     // when the source last heard of its origin; guarded by mu
 	taken       time.Time     // when something waiting was last stored, or the first of it was put; guarded by mu
 	changed     chan struct{} // closed and replaced whenever any of the above changes

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -64,6 +65,8 @@ type fence struct {
 	reconnects uint64       // of the connection, when the stream's end was last read
 	newest     acknowledged // the last message that was
 	answered   time.Time    // when that was last known to be there
+
+	inFlight atomic.Int64 // events that are being stored
 
 	sequence uint64   // of the last position, in EVENTS
 	position Position // as it was last written, with what was stored since

@@ -44,6 +44,10 @@ type Options struct {
 	// Incarnations remembers what EVENTS may forget. It may be nil.
 	Incarnations Incarnations
 
+	// Serve is called for each session of a source, for whoever asks how it stands; it returns when ctx ends. It may be nil.
+	// stand is safe for concurrent use.
+	Serve func(ctx context.Context, source string, stand func() Standing) error
+
 	// Health is told whether a source is well in this process, which leads and gets on, or stands by; and why. It may be
 	// nil, and is called from several goroutines.
 	Health func(source string, ok bool, why string)
@@ -155,6 +159,7 @@ func (p *Pipeline) lead(ctx context.Context, source Source, metrics *sourceMetri
 	group.Go(func() error { return p.publish(ctx, f, feed, mirror, metrics) })
 	group.Go(func() error { return mirror.run(ctx) })
 	group.Go(func() error { return health.watch(ctx, feed, metrics) })
+	group.Go(func() error { return p.answer(ctx, f, feed) })
 	return group.Wait()
 }
 

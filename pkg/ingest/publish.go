@@ -134,8 +134,8 @@ func (f *fence) storeGroup(ctx context.Context, g *group) error {
 	if err := f.checkEnd(ctx); err != nil {
 		return err
 	}
-	f.metrics.inFlight.Set(float64(len(g.items)))
-	defer f.metrics.inFlight.Set(0)
+	f.sending(len(g.items))
+	defer f.sending(0)
 	if err := f.count(ctx, g.mark()); err != nil {
 		return err
 	}

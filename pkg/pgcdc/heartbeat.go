@@ -104,7 +104,9 @@ func (h *heartbeat) content(token int64) string {
 func (h *heartbeat) came(content []byte) {
 	token := h.sent.Load()
 	if token != 0 && string(content) == h.content(token) {
-		h.metrics.heartbeat.Set(time.Since(time.Unix(0, token)).Seconds())
+		took := time.Since(time.Unix(0, token))
+		h.metrics.heartbeat.Set(took.Seconds())
+		h.feed.RoundTrip(took)
 		h.sent.CompareAndSwap(token, 0)
 	}
 }

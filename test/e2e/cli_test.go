@@ -56,7 +56,14 @@ type overview struct {
 		Name, Leader, Phase string
 		Lag                 struct{ Bytes *int64 }
 		Database            struct {
-			Active bool `json:"slot_active"`
+			Active   bool  `json:"slot_active"`
+			Retained int64 `json:"retained_bytes"`
+			Safe     int64 `json:"safe_bytes"`
+		}
+		Session struct {
+			Heartbeat   float64 `json:"heartbeat_seconds"`
+			Unpublished int     `json:"unpublished_events"`
+			InFlight    int     `json:"in_flight_events"`
 		}
 	}
 	Workers struct {

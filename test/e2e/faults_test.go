@@ -110,16 +110,24 @@ func TestPostgresRestartsAndWalsenderIsTerminated(t *testing.T) {
 }
 
 func TestFullStreamIsWaitedFor(t *testing.T) {
-	s := harness.New(t, harness.Options{})
+	s := harness.New(t, harness.Options{Source: "heartbeat: 200ms", Settings: map[string]string{"max_slot_wal_keep_size": "256MB"}})
 	s.Start("ingest")
 	s.WaitForLeader()
+	var idle, full overview
+	harness.Eventually(t, time.Minute, "the status tells of a heartbeat", func() bool {
+		read(t, s, &idle, "status")
+		return idle.Sources[0].Session.Heartbeat > 0
+	})
+	if at := idle.Sources[0]; at.Session.Unpublished != 0 || at.Session.InFlight != 0 || at.Database.Safe < 100<<20 || at.Database.Safe > 300<<20 {
+		t.Errorf("the status of an idle source: %+v", at)
+	}
 	js := s.JetStream()
 	stream, err := js.Stream(t.Context(), events.StreamEvents)
 	if err != nil {
 		t.Fatal(err)
 	}
 	config := stream.CachedInfo().Config
-	before := config.MaxBytes
+	room := config.MaxBytes
 	config.MaxBytes = 2 << 20
 	if _, err := js.UpdateStream(t.Context(), config); err != nil {
 		t.Fatal(err)
@@ -129,7 +137,12 @@ func TestFullStreamIsWaitedFor(t *testing.T) {
 		info, err := stream.Info(t.Context())
 		return err == nil && info.State.Bytes > 1<<20 && s.Metric("ingest", "tributary_ingest_full_total") > 0
 	})
-	config.MaxBytes = before
+	read(t, s, &full, "status")
+	before, now := idle.Sources[0], full.Sources[0]
+	if now.Session.Unpublished == 0 || now.Session.InFlight == 0 || now.Database.Retained <= before.Database.Retained || now.Database.Safe >= before.Database.Safe {
+		t.Errorf("the status of a source that waits for room: %+v, and before: %+v", now, before)
+	}
+	config.MaxBytes = room
 	if _, err := js.UpdateStream(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
