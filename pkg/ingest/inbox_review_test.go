@@ -73,6 +73,7 @@ func TestMessagesAfterALostTailOfInboxAreStored(t *testing.T) {
 				t.Fatal(err)
 			}
 			server.Restart(t)
+			w.untilAnswered(t)
 			publish("lost", 2)
 			eventually(t, "five are stored", func() bool { return w.last(t) == 5 })
 			if !c.live {
@@ -83,6 +84,7 @@ func TestMessagesAfterALostTailOfInboxAreStored(t *testing.T) {
 				t.Fatal(err)
 			}
 			server.Restart(t)
+			w.untilAnswered(t)
 			publish("after", c.after)
 			if !c.live {
 				stop = w.start(t, w.inbox())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -132,6 +133,18 @@ func (w *inboxWorld) publish(t *testing.T, subject, body string, header nats.Hea
 	if _, err := w.js.PublishMsg(t.Context(), &nats.Msg{Subject: subject, Data: []byte(body), Header: header}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// untilAnswered waits for a server that was started again: what is published on the old connection, whose end nobody has
+// noticed yet, gets no answer.
+func (w *inboxWorld) untilAnswered(t *testing.T) {
+	t.Helper()
+	eventually(t, "the server answers", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := w.js.Stream(ctx, events.StreamInbox)
+		return err == nil
+	})
 }
 
 func (w *inboxWorld) events(t *testing.T) []*events.Event {
