@@ -135,7 +135,7 @@ func (l *Ledger) own(op *op) error {
 			return err
 		}
 	}
-	op.reached = l.state.reachedNow()
+	op.estate = Estate{Reached: l.state.reachedNow(), Judged: l.state.judged.clone()}
 	l.clean(ctx)
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 //
 //	{"v":1,"n":7,"worker":"w","pin":"p",
 //	 "reached":{"<EVENTS made>.<source>.<incarnation>":"<sequence>"},
+//	 "judged":{"made":…,"spans":[{"from":100,"to":120,"generation":"…"}]},
 //	 "generations":["…"],"open":"<base64>","settled":"<base64>",
 //	 "segments":[{"name":"…","left":1000,"until":1763900000}]}
 //
@@ -64,6 +65,7 @@ func (s *state) encode(writes uint64, owner Owner) []byte {
 	dst = appendText(dst, `,"worker":`, owner.Worker)
 	dst = appendText(dst, `,"pin":`, owner.Pin)
 	dst = appendReached(dst, s.reached)
+	dst = appendJudged(dst, &s.judged)
 	if len(generations) > 0 {
 		dst = append(dst, `,"generations":[`...)
 		for i, g := range generations {
@@ -163,6 +165,7 @@ func decodeHead(data []byte, partition int) (head, error) {
 		Worker      string            `json:"worker"`
 		Pin         string            `json:"pin"`
 		Reached     map[string]string `json:"reached"`
+		Judged      Judged            `json:"judged"`
 		Generations []string          `json:"generations"`
 		Open        []byte            `json:"open"`
 		Left        []byte            `json:"left"`
@@ -180,6 +183,7 @@ func decodeHead(data []byte, partition int) (head, error) {
 		return head{}, fmt.Errorf("version %d is not %d", wire.V, recordVersion)
 	}
 	h := head{writes: wire.N, owner: Owner{Worker: wire.Worker, Pin: wire.Pin}, state: newState(partition)}
+	h.state.judged = wire.Judged
 	for text, sequence := range wire.Reached {
 		line, err := parseLine(text, partition)
 		if err != nil {

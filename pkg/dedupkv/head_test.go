@@ -31,6 +31,12 @@ func TestHeadRoundTrips(t *testing.T) {
 			}
 			want.reached[line] = events.Sequence{Commit: rapid.Uint64().Draw(t, "commit"), Index: rapid.Uint32().Draw(t, "index")}
 		}
+		for range rapid.IntRange(0, 5).Draw(t, "judgements") {
+			want.judged.note(Judgement{
+				Generation: rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "judged by"), Made: rapid.Int64Range(0, 1).Draw(t, "stream"),
+				Sequence: rapid.Uint64().Draw(t, "sequence"),
+			})
+		}
 		for range rapid.IntRange(0, 3).Draw(t, "segments") {
 			want.segments = append(want.segments, &segment{name: rapid.StringN(1, 20, -1).Draw(t, "name"), left: 7, until: 1 << 31})
 		}
@@ -39,7 +45,7 @@ func TestHeadRoundTrips(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(head{9, owner, want}, got, cmp.AllowUnexported(head{}, state{}, beginning{}, sealed{}, segment{})); diff != "" {
+		if diff := cmp.Diff(head{9, owner, want}, got, cmp.AllowUnexported(head{}, state{}, beginning{}, sealed{}, segment{}, Judged{}, judgedSpan{})); diff != "" {
 			t.Fatal(diff)
 		}
 		settled, err := decodeSegment(encodeSegment(want.settled))

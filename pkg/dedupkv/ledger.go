@@ -77,33 +77,42 @@ func (s *Store) Ledger(partition int, metrics *Metrics) *Ledger {
 
 func ledgerKey(partition int) string { return "ledger." + events.PartitionName(partition) }
 
-// Own takes the ledger for owner, who holds the partition, and gives how far each line had come by then. Asked again by
+// Estate is what the owners of a ledger before have left.
+type Estate struct {
+	Reached map[Line]events.Sequence // how far each line had come
+	Judged  Judged                   // by what their events were judged
+}
+
+// Own takes the ledger for owner, who holds the partition, and gives what was there by then. Asked again by
 // the same process it keeps what that has begun, if nobody else has owned the ledger meanwhile.
 //
 // Still is asked after the record was read and before it is written; nothing is written where it errs, and Own errs with that.
 // It is to make sure that the partition is the caller's: whoever has lost it before is told so by Still, and whoever loses it
 // after, however long it stands still by then, is refused by the server once the next owner has the ledger. It may be nil.
-func (l *Ledger) Own(ctx context.Context, owner Owner, still func(context.Context) error) (map[Line]events.Sequence, error) {
+func (l *Ledger) Own(ctx context.Context, owner Owner, still func(context.Context) error) (Estate, error) {
 	op := &op{kind: opOwn, ctx: ctx, owner: owner, still: still}
 	if err := l.do(ctx, op); err != nil {
-		return nil, fmt.Errorf("own %s: %w", l.key, err)
+		return Estate{}, fmt.Errorf("own %s: %w", l.key, err)
 	}
-	return op.reached, nil
+	return op.estate, nil
 }
 
 // Claim takes an effect, by its key, before it is begun. Asked again by the same owner it gives the same claim.
 func (l *Ledger) Claim(ctx context.Context, key, generation string) (Claim, error) {
-	return l.ClaimID(ctx, IDOf(key), generation)
+	return l.ClaimID(ctx, IDOf(key), Judgement{Generation: generation})
 }
 
-// ClaimID is Claim for who knows the effect's ID.
-func (l *Ledger) ClaimID(ctx context.Context, id ID, generation string) (Claim, error) {
-	op := &op{kind: opClaim, id: id, generation: generation}
+// ClaimID is Claim for who knows the effect's ID, and by what its event was judged. That is stored with the claim.
+func (l *Ledger) ClaimID(ctx context.Context, id ID, by Judgement) (Claim, error) {
+	op := &op{kind: opClaim, id: id, by: by}
 	if err := l.do(ctx, op); err != nil {
 		return Claim{}, fmt.Errorf("claim effect in %s: %w", l.key, err)
 	}
 	return op.claim, nil
 }
+
+// Note says by what an event was judged whose effects are claimed elsewhere. It does not wait.
+func (l *Ledger) Note(by Judgement) { l.join(&op{kind: opNote, by: by}, true) }
 
 // Pending is a claim that is on its way.
 type Pending struct{ op *op }
@@ -128,8 +137,8 @@ func (p Pending) Answer() (claim Claim, ok bool, err error) {
 
 // Reserve claims an effect before its turn, and does not wait. It is for effects that nobody has begun; Wait gives
 // ErrOpen for others: so a crash counts as a beginning of those that were at work, and for the rest once at most.
-func (l *Ledger) Reserve(id ID, generation string) Pending {
-	op := &op{kind: opReserve, id: id, generation: generation}
+func (l *Ledger) Reserve(id ID, by Judgement) Pending {
+	op := &op{kind: opReserve, id: id, by: by}
 	l.join(op, true)
 	return Pending{op}
 }
@@ -197,22 +206,22 @@ func (l *Ledger) Flush(ctx context.Context) error {
 
 // op is one change of a ledger, or a question.
 type op struct {
-	kind       opKind
-	id         ID
-	ids        []ID
-	ctx        context.Context // of Own alone, as still
-	still      func(context.Context) error
-	owner      Owner
-	generation string
-	claim      Claim // of a claim and a reservation, what they found
-	result     Result
-	line       Line
-	at         events.Sequence
-	then       func(error)
+	kind   opKind
+	id     ID
+	ids    []ID
+	ctx    context.Context // of Own alone, as still
+	still  func(context.Context) error
+	owner  Owner
+	by     Judgement
+	claim  Claim // of a claim and a reservation, what they found
+	result Result
+	line   Line
+	at     events.Sequence
+	then   func(error)
 
-	group   *group
-	reached map[Line]events.Sequence
-	err     error // to be read after group is done
+	group  *group
+	estate Estate
+	err    error // to be read after group is done
 }
 
 type opKind int
@@ -229,6 +238,7 @@ const (
 	opForget
 	opSaved
 	opFlush
+	opNote
 )
 
 // group is what one write is for.

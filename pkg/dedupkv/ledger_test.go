@@ -41,11 +41,11 @@ func run(t *testing.T, store *dedupkv.Store) *dedupkv.Ledger {
 
 func own(t *testing.T, l *dedupkv.Ledger, owner dedupkv.Owner) map[dedupkv.Line]events.Sequence {
 	t.Helper()
-	reached, err := l.Own(t.Context(), owner, nil)
+	estate, err := l.Own(t.Context(), owner, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return reached
+	return estate.Reached
 }
 
 func begin(t *testing.T, l *dedupkv.Ledger, key string, want dedupkv.State) dedupkv.Claim {
@@ -163,18 +163,18 @@ func TestReleasedEffectIsBegunAgainByItsGeneration(t *testing.T) {
 func TestReservedEffectIsClaimedInItsTurnByTheNextOwner(t *testing.T) {
 	store, _ := newStore(t, dedupkv.Options{})
 	l := owned(t, store, first)
-	c, err := l.Reserve(dedupkv.IDOf(key), "gen").Wait(t.Context())
+	c, err := l.Reserve(dedupkv.IDOf(key), dedupkv.Judgement{Generation: "gen"}).Wait(t.Context())
 	if err != nil || c.State != dedupkv.Fresh {
 		t.Fatalf("reservation is %+v, %v", c, err)
 	}
-	l.Reserve(dedupkv.IDOf("given back"), "gen")
+	l.Reserve(dedupkv.IDOf("given back"), dedupkv.Judgement{Generation: "gen"})
 	l.Withdraw(dedupkv.IDOf("given back"))
 	if err := l.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	heir := owned(t, store, second)
 	for range 2 * dedupkv.MostBegun {
-		if _, err := heir.Reserve(dedupkv.IDOf(key), "gen").Wait(t.Context()); !errors.Is(err, dedupkv.ErrOpen) {
+		if _, err := heir.Reserve(dedupkv.IDOf(key), dedupkv.Judgement{Generation: "gen"}).Wait(t.Context()); !errors.Is(err, dedupkv.ErrOpen) {
 			t.Fatalf("reservation of what was begun gives %v, want ErrOpen", err)
 		}
 	}
@@ -266,7 +266,7 @@ func TestManyClaimsShareWrites(t *testing.T) {
 	l := owned(t, store, first)
 	pending := make([]dedupkv.Pending, many)
 	for i := range many {
-		pending[i] = l.Reserve(dedupkv.IDOf(fmt.Sprint("e", i)), "gen")
+		pending[i] = l.Reserve(dedupkv.IDOf(fmt.Sprint("e", i)), dedupkv.Judgement{Generation: "gen"})
 	}
 	for i, p := range pending {
 		if c, err := p.Wait(t.Context()); err != nil || c.State != dedupkv.Fresh {

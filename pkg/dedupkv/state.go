@@ -15,6 +15,7 @@ type state struct {
 	segments  []*segment
 	empty     []*segment // of which nothing is needed any more
 	reached   map[Line]events.Sequence
+	judged    Judged
 }
 
 // beginning is an effect that was begun and is not settled.
@@ -182,6 +183,8 @@ func (l *Ledger) apply(o *op) (changed bool) {
 			delete(s.reached, o.line)
 			changed = true
 		}
+	case opNote:
+		changed = s.judged.note(o.by)
 	case opFlush:
 	case opOwn:
 		panic("unreachable: a change of owners is a group of its own")
@@ -200,7 +203,7 @@ func (l *Ledger) current(o *op) bool {
 
 func (l *Ledger) claim(o *op) (changed bool) {
 	s := &l.state
-	o.claim = Claim{State: Fresh, Revision: l.epoch, Begun: 1, Owner: l.want, Generation: o.generation}
+	o.claim = Claim{State: Fresh, Revision: l.epoch, Begun: 1, Owner: l.want, Generation: o.by.Generation}
 	if result, ok := s.result(o.id); ok {
 		o.claim = Claim{State: Settled, Revision: l.epoch, Result: result}
 		return false
@@ -208,7 +211,8 @@ func (l *Ledger) claim(o *op) (changed bool) {
 	b, ok := s.open[o.id]
 	switch {
 	case !ok:
-		s.open[o.id] = beginning{begun: 1, generation: o.generation, mine: true}
+		s.judged.note(o.by)
+		s.open[o.id] = beginning{begun: 1, generation: o.by.Generation, mine: true}
 		return true
 	case b.mine:
 		o.claim.Begun, o.claim.Generation = b.begun, b.generation

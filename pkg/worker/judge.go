@@ -37,13 +37,32 @@ func (w *Worker) judge(p *partition, e *entry) {
 		return
 	}
 	id := e.address.EffectID(e.event)
-	set := w.rules.Current()
+	set := w.rulesFor(p, e)
 	list, judgement := dueOf(set, e)
 	w.traceJudgement(p, e, id, set, &judgement)
 	for _, d := range list {
 		e.add(p, events.EffectKey(id, d.observer, cmp.Or(d.action, noAction)), d)
 	}
 	e.settled = len(e.effects) == 0
+}
+
+// rulesFor gives the generation that judges an event: the one in force, but for events of which an earlier owner of the partition
+// has claimed effects. An event that is half done must not be finished by other rules than it was begun by.
+func (w *Worker) rulesFor(p *partition, e *entry) *observers.Set {
+	current := w.rules.Current()
+	p.mu.Lock()
+	generation, begun := p.judged.Of(p.made, e.stream)
+	p.mu.Unlock()
+	if !begun || generation == current.Generation() {
+		return current
+	}
+	set, known := w.rules.At(generation)
+	if !known {
+		w.log.Warn("event may have been begun by rules that are not known any more, and is judged by the present ones",
+			"event", e.event.ID, "generation", generation, "present", current.Generation())
+		return current
+	}
+	return set
 }
 
 // noAction stands for an action in the key of an effect that is due because a condition failed. No action has it.

@@ -49,7 +49,7 @@ func (p *partition) reserve(queue ...*effect) {
 	for p.reserved < ahead && p.waiting.len() > 0 {
 		x := p.waiting.pop()
 		if x.state == queued && !x.reserved.made {
-			x.reserved = reserved{pending: p.ledger.Reserve(x.id, x.due.generation), made: true}
+			x.reserved = reserved{pending: p.ledger.Reserve(x.id, x.judgement()), made: true}
 			p.reserved++
 		}
 	}
@@ -81,7 +81,7 @@ func (p *partition) withdraw(effects ...*effect) {
 func (p *partition) own(ctx context.Context, h *hold) error {
 	ctx, cancel := context.WithTimeout(ctx, loadWithin)
 	defer cancel()
-	reached, err := p.ledger.Own(ctx, dedupkv.Owner{Worker: p.w.options.ID, Pin: h.pin}, func(ctx context.Context) error {
+	estate, err := p.ledger.Own(ctx, dedupkv.Owner{Worker: p.w.options.ID, Pin: h.pin}, func(ctx context.Context) error {
 		pin, _, err := p.consumer.state(ctx)
 		if err == nil && pin != h.pin {
 			err = errPinLost
@@ -92,12 +92,21 @@ func (p *partition) own(ctx context.Context, h *hold) error {
 	defer p.mu.Unlock()
 	p.owned = err == nil
 	if err == nil {
-		p.reached = reached
+		p.reached, p.judged = estate.Reached, estate.Judged
 	}
 	if p.w.options.OnError == Run && !errors.Is(err, errPinLost) {
 		return nil // it is tried again behind the session
 	}
 	return err
+}
+
+// judgement says by what the event of the effect was judged. Of one that is drained from a range its spans tell.
+func (x *effect) judgement() dedupkv.Judgement {
+	by := dedupkv.Judgement{Generation: x.due.generation}
+	if x.drain == nil && x.entry.line != nil {
+		by.Made, by.Sequence = x.entry.line.id.Made, x.entry.stream
+	}
+	return by
 }
 
 // ownBehind takes the ledger that could not be taken when the hold began.
@@ -135,6 +144,7 @@ func (w *Worker) claimOf(x *effect, owner dedupkv.Owner) (dedupkv.Claim, error) 
 	ctx, cancel := context.WithTimeout(w.settling, claimWithin)
 	defer cancel()
 	if !x.ledgered {
+		x.owner.ledger.Note(x.judgement())
 		return w.dedup.Claim(ctx, x.key, owner, x.due.generation)
 	}
 	if x.reserved.made {
@@ -142,7 +152,7 @@ func (w *Worker) claimOf(x *effect, owner dedupkv.Owner) (dedupkv.Claim, error) 
 			return claim, nil
 		}
 	}
-	return x.owner.ledger.ClaimID(ctx, x.id, x.due.generation)
+	return x.owner.ledger.ClaimID(ctx, x.id, x.judgement())
 }
 
 // mostUnrecorded is how many effects may have ended without being on record: a server that does not answer can't make

@@ -61,6 +61,7 @@ type partition struct {
 
 	owned    bool                             // the ledger, under the present hold
 	reached  map[dedupkv.Line]events.Sequence // as the ledger had it when it was taken
+	judged   dedupkv.Judged                   // likewise
 	reserved int                              // effects that are claimed before their turn
 	waiting  fifo[*effect]                    // to be reserved, unless they have begun by then
 
