@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -20,7 +21,7 @@ const (
 	consumerPrefix = "worker-"
 	group          = "w"
 	pinnedTTL      = 3 * time.Second
-	ackWait        = time.Minute
+	ackWait        = time.Hour   // nothing waits for it: see acks
 	askWithin      = time.Second // a leader that has died does not answer
 )
 
@@ -45,16 +46,42 @@ func newConsumer(js jetstream.JetStream, partition, maxAckPending int) *consumer
 
 // ensure creates the consumer, or finds it.
 func (c *consumer) ensure(ctx context.Context) error {
+	there, err := c.js.Consumer(ctx, events.StreamEvents, c.name)
+	if err == nil && there.CachedInfo().Config.AckPolicy != ackPolicy {
+		return c.replace(ctx, there.CachedInfo().AckFloor.Stream)
+	}
+	if err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return fmt.Errorf("look at consumer %s: %w", c.name, err)
+	}
+	return c.create(ctx)
+}
+
+const ackPolicy = jetstream.AckAllPolicy
+
+func (c *consumer) create(ctx context.Context) error {
 	_, err := c.js.CreateOrUpdateConsumer(ctx, events.StreamEvents, jetstream.ConsumerConfig{
 		Durable: c.name, Description: "Events of a partition for the worker that holds it",
-		FilterSubject: c.filter, DeliverPolicy: jetstream.DeliverAllPolicy, AckPolicy: jetstream.AckExplicitPolicy,
-		AckWait: ackWait, MaxDeliver: -1, MaxAckPending: c.maxAckPending,
+		FilterSubject: c.filter, DeliverPolicy: jetstream.DeliverAllPolicy, AckPolicy: ackPolicy,
+		AckWait: ackWait, MaxDeliver: -1, MaxAckPending: mostPending(c.maxAckPending),
 		PriorityPolicy: jetstream.PriorityPolicyPinned, PriorityGroups: []string{group}, PinnedTTL: pinnedTTL,
 	})
 	if err != nil {
 		return fmt.Errorf("create consumer %s: %w", c.name, err)
 	}
 	return nil
+}
+
+// replace makes a consumer of an earlier release anew, for the policy of acknowledging can't be changed in place. What it
+// had acknowledged without a gap does not come again; if it does, because this process dies here, or another one does the
+// same, it is known by the watermarks.
+func (c *consumer) replace(ctx context.Context, floor uint64) error {
+	if err := c.js.DeleteConsumer(ctx, events.StreamEvents, c.name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return fmt.Errorf("delete consumer %s of an earlier release: %w", c.name, err)
+	}
+	if err := c.create(ctx); err != nil {
+		return err
+	}
+	return c.call(ctx, "RESET", append(strconv.AppendUint([]byte(`{"seq":`), floor+1, 10), '}'))
 }
 
 // pull asks for messages.

@@ -28,6 +28,8 @@ var (
 	errGap       = errors.New("a delivery is missing")
 	errTakenOver = errors.New("a claim was taken over")
 	errReconnect = errors.New("the connection was renewed")
+	errAgain     = errors.New("a delivery has come again")
+	errDeaf      = errors.New("the server does not take acknowledgements")
 	errMoved     = errors.New("the consumer has moved")
 	errNoServer  = errors.New("the consumer is not there")
 )
@@ -201,9 +203,11 @@ func (h *hold) admit(msg *nats.Msg) (delivery, error) {
 		return delivery{}, errPinLost
 	case d.consumer != h.expected:
 		return delivery{}, fmt.Errorf("%w: number %d came for %d", errGap, d.consumer, h.expected)
+	case d.stream <= h.last:
+		return delivery{}, fmt.Errorf("%w: sequence %d", errAgain, d.stream)
 	}
 	h.expected++
-	h.last = max(h.last, d.stream)
+	h.last = d.stream
 	h.left = max(h.left-1, 0)
 	h.spend(msg)
 	h.crowded = false

@@ -36,7 +36,7 @@ func (p *partition) closeRanges() {
 		}
 	}
 	p.ranges.all = make(map[rangeKey]*parkedRange)
-	p.ranges.kept, p.ranges.anchor = nil, anchor{}
+	p.ranges.kept = nil
 }
 
 const (
@@ -134,7 +134,7 @@ func (p *partition) stored(r *parkedRange, version uint64) {
 	if r.gone && r.version == version {
 		delete(p.ranges.all, r.key)
 		if len(p.ranges.all) == 0 {
-			p.ranges.weigh(p)
+			p.acknowledge()
 		}
 		return
 	}

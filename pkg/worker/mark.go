@@ -43,6 +43,7 @@ func (p *partition) saveBehind(ctx context.Context, h *hold, saved chan struct{}
 		defer func() { saved <- struct{}{} }() // awaited by pump
 		p.ownBehind(ctx, h)
 		p.save(ctx)
+		p.listen(ctx, h)
 	}()
 }
 
@@ -100,6 +101,7 @@ func (p *partition) depart(ctx context.Context, h *hold) error {
 		return errUnsure // the pin may be somebody else's by now
 	}
 	ctx = context.WithoutCancel(ctx)
+	p.flushAcks()
 	p.save(ctx)
 	p.noteMoves(true)
 	if err := p.shelve(ctx); err != nil {

@@ -230,10 +230,11 @@ func (p *partition) pump(ctx context.Context, h *hold) error {
 		case <-beat.C:
 			if err = h.expired(); err == nil {
 				h.overdue()
+				p.flushAcks()
 				err = p.beat(h)
 			}
 		case <-tick.C:
-			p.extend(h)
+			p.tidy(h)
 			p.saveBehind(ctx, h, saved)
 		case <-p.wake:
 			err = h.expired()
@@ -257,8 +258,8 @@ func (p *partition) pull(h *hold) error {
 	if h.left > 0 {
 		return nil
 	}
-	room, empty := p.room(h.crowded)
-	ask := pull{batch: p.w.options.MaxAckPending, maxBytes: room, expires: pullExpires, pin: h.pin}
+	count, room, empty := p.room(h.crowded)
+	ask := pull{batch: count, maxBytes: room, expires: pullExpires, pin: h.pin}
 	switch {
 	case h.crowded && empty: // it is larger than all the room there is
 		ask.batch, ask.maxBytes = 1, 0
@@ -295,7 +296,7 @@ func (p *partition) receive(ctx context.Context, h *hold, msg *nats.Msg) error {
 	if !there && !p.past(e) {
 		p.w.judge(p, e)
 	}
-	p.enter(h, e, msg.Reply)
+	p.enter(h, e, d, msg.Reply)
 	return nil
 }
 

@@ -66,7 +66,6 @@ type ranges struct {
 	all       map[rangeKey]*parkedRange
 	fence     uint64
 	delivered uint64        // every event up to it was delivered to this holder, or acknowledged before
-	anchor    anchor        // the event that is not acknowledged
 	kept      []keptRecord  // in KV dedup, until a range has passed them
 	dirty     chan struct{} // one place: something is to be stored
 	wake      chan struct{} // one place: something may be drained, or parked
@@ -80,33 +79,6 @@ type keptRecord struct {
 	stream uint64 // needed until the range begins above it
 	line   *line  // and until its watermark has passed at; nil where it has
 	at     events.Sequence
-}
-
-// anchor is a delivery that is not acknowledged while ranges wait.
-type anchor struct {
-	stream uint64 // 0: there is none
-	reply  string
-}
-
-// mayAck tells whether an event is to be acknowledged now. One that is not takes the place of the anchor before it, which
-// is acknowledged then.
-func (s *ranges) mayAck(e *entry, p *partition) bool {
-	if len(s.all) == 0 || e.stream < s.anchor.stream {
-		return true
-	}
-	if e.stream > s.anchor.stream {
-		s.weigh(p)
-	}
-	s.anchor = anchor{e.stream, e.reply}
-	return false
-}
-
-// weigh acknowledges the anchor.
-func (s *ranges) weigh(p *partition) {
-	if s.anchor.stream > 0 {
-		p.tell(s.anchor.reply, ackOne)
-	}
-	s.anchor = anchor{}
 }
 
 func newRanges() ranges {

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"sync"
-	"time"
 
 	"github.com/tributary-dev/tributary/pkg/dedupkv"
 	"github.com/tributary-dev/tributary/pkg/events"
@@ -12,16 +11,15 @@ import (
 type entry struct {
 	stream  uint64 // sequence in EVENTS
 	stored  int64  // when EVENTS took it: after a loss of its tail the same sequence is another event's
-	reply   string // where its acknowledgement goes: of its last delivery
 	subject string
 	data    []byte // the envelope; given up when the event is settled, like event
 	address events.Address
 	event   *events.Event // nil where it is undecodable
 	at      events.Sequence
-	line    *line         // nil where the event is undecodable
-	hold    *hold         // under which it was delivered last
-	since   time.Duration // of the worker's clock, when its ack wait began
-	open    int           // effects that are not settled
+	number  uint64 // of its last delivery, within hold
+	line    *line  // nil where the event is undecodable
+	hold    *hold  // under which it was delivered last
+	open    int    // effects that are not settled
 	settled bool
 	effects []*effect
 	records []settledRecord
@@ -47,17 +45,19 @@ type partition struct {
 	set      laneSet // guarded by the scheduler's lock
 	ledger   *dedupkv.Ledger
 
-	mu      sync.Mutex
-	hold    *hold             // nil while the partition is not held
-	first   bool              // nobody holds the partition: its next event pins it to this worker
-	leaving bool              // nothing begins any more
-	entries map[uint64]*entry // by stream sequence: what is open, and what was settled above its line's watermark
-	lines   map[dedupkv.Line]*line
-	running map[string]struct{} // the keys of effects that are begun
-	bytes   int                 // of events that are not settled
-	low     int                 // the session waits until no more bytes than this are left; -1: it does not
-	full    bool                // the session waits until fewer events are above their watermarks
-	ranges  ranges              // what waits for circuits
+	mu        sync.Mutex
+	hold      *hold             // nil while the partition is not held
+	first     bool              // nobody holds the partition: its next event pins it to this worker
+	leaving   bool              // nothing begins any more
+	entries   map[uint64]*entry // by stream sequence: what is open, and what was settled above its line's watermark
+	lines     map[dedupkv.Line]*line
+	running   map[string]struct{} // the keys of effects that are begun
+	acks      acks
+	bytes     int    // of events that are not settled
+	unsettled int    // how many these are
+	low       int    // the session waits until no more bytes than this are left; -1: it does not
+	full      bool   // the session waits until it is not crowded any more
+	ranges    ranges // what waits for circuits
 
 	owned    bool                             // the ledger, under the present hold
 	reached  map[dedupkv.Line]events.Sequence // as the ledger had it when it was taken
@@ -83,6 +83,7 @@ func (p *partition) start(h *hold) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.hold = h
+	p.acks = acks{first: 1}
 	for _, l := range p.lines {
 		l.restart()
 	}
@@ -165,30 +166,29 @@ func (p *partition) lineOf(id dedupkv.Line) *line {
 
 // enter takes in a delivery of e under h, the first or another one: it queues what is still to do, and acknowledges
 // what is settled.
-func (p *partition) enter(h *hold, e *entry, reply string) {
+func (p *partition) enter(h *hold, e *entry, d delivery, reply string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	e.reply = reply
-	e.since = p.w.clock()
 	p.ranges.delivered = max(p.ranges.delivered, e.stream)
-	first := e.hold != h
-	e.hold = h
+	e.hold, e.number = h, d.consumer
+	p.acks.deliver(d.stream, reply)
 	if e.line != nil && e.line.past(e.at) {
 		p.forget(e)
-		p.ack(e)
+		p.done(e)
 		return
 	}
 	if !p.has(e) {
 		p.entries[e.stream] = e
 		if !e.settled {
 			p.bytes += len(e.data)
+			p.unsettled++
 		}
 	}
-	if first && e.line != nil {
+	if e.line != nil {
 		e.line.append(e)
 	}
 	if e.settled {
-		p.ack(e)
+		p.done(e)
 		e.strip()
 		p.advance(e)
 		return
@@ -221,26 +221,12 @@ func (p *partition) forget(e *entry) {
 
 func (p *partition) free(size int) {
 	p.bytes -= size
+	p.unsettled--
 	if p.bytes <= p.low {
 		p.low = -1
 		p.signal()
 	}
-}
-
-// ack acknowledges e, if its last delivery counts: what was delivered before comes again, and by then its sequence may be
-// another event's.
-func (p *partition) ack(e *entry) {
-	if e.hold == p.hold && p.ranges.mayAck(e, p) {
-		p.tell(e.reply, ackOne)
-	}
-}
-
-// tell answers a delivery. An answer that is lost does no harm: the event comes again, and is known. One that
-// the connection kept until it is back could do some.
-func (p *partition) tell(reply string, what []byte) {
-	if p.consumer.nc.IsConnected() {
-		_ = p.consumer.nc.Publish(reply, what)
-	}
+	p.relieve()
 }
 
 func (p *partition) advance(e *entry) {
@@ -252,119 +238,7 @@ func (p *partition) advance(e *entry) {
 	if len(e.line.free) >= passAt {
 		p.pass(e.line)
 	}
-	if p.full && p.above() <= mostAbove*p.w.options.MaxAckPending/2 {
-		p.full = false
-		p.signal()
-	}
-}
-
-// mostAbove times MaxAckPending is how many events may be settled above one that is not. Each takes some hundred bytes
-// here, and a look at its record when the partition changes hands.
-const mostAbove = 32
-
-// above is how many events of this hold are above their watermarks.
-func (p *partition) above() int {
-	n := 0
-	for _, l := range p.lines {
-		n += l.open.len()
-	}
-	return n
-}
-
-var (
-	ackOne      = []byte("+ACK")
-	ackProgress = []byte("+WPI")
-)
-
-// verdict says whether an effect begins.
-type verdict int
-
-const (
-	begins  verdict = iota
-	dropped         // it is not ours to begin; it comes again, here or elsewhere
-	waits           // another event with the same effect is under way, or the connection is away
-)
-
-// begin asks whether an effect that the scheduler gave out begins, and under whose name.
-func (p *partition) begin(x *effect) (dedupkv.Owner, verdict) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	h := p.hold
-	if x.drain != nil && x.drain.over {
-		x.state = idle
-		return dedupkv.Owner{}, dropped
-	}
-	if h == nil || x.entry.hold != h || p.leaving || !h.sure() {
-		x.state = idle
-		p.withdraw(x)
-		if h != nil && x.entry.hold == h && !p.leaving {
-			h.end(errUnsure) // x is in no lane any more: only another delivery brings it back
-			p.signal()
-		}
-		return dedupkv.Owner{}, dropped
-	}
-	if _, twin := p.running[x.key]; twin || x.reserved.made && !p.consumer.nc.IsConnected() {
-		return dedupkv.Owner{}, waits // its end could not be recorded, though it is claimed already
-	}
-	p.running[x.key] = struct{}{}
-	x.state = begun
-	return dedupkv.Owner{Worker: p.w.options.ID, Pin: h.pin}, begins
-}
-
-// giveUp ends an effect that has begun and is not settled.
-func (p *partition) giveUp(x *effect, state effectState, reason error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	x.state = state
-	p.end(x)
-	if x.drain != nil {
-		signal(x.drain.wake)
-	}
-	if p.hold != nil && reason != nil && !p.leaving {
-		p.hold.end(reason)
-		p.signal()
-	}
-}
-
-// settle notes that an effect is settled, and acknowledges its event if it was the last one.
-func (p *partition) settle(x *effect, result dedupkv.Result) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	e := x.entry
-	x.state = settled
-	p.end(x)
-	if x.drain != nil {
-		x.drain.settled(x, result)
-		return
-	}
-	e.records = append(e.records, x.record(result))
-	if e.open--; e.open == 0 {
-		p.close(e)
-	}
-}
-
-func (p *partition) end(x *effect) {
-	delete(p.running, x.key)
-	p.unreserve(x)
-	p.reserve()
-	if p.leaving && len(p.running) == 0 {
-		p.signal()
-	}
-}
-
-func (p *partition) close(e *entry) {
-	if p.has(e) {
-		p.free(len(e.data))
-	}
-	e.settled = true
-	p.ack(e)
-	e.strip()
-	p.advance(e)
-}
-
-// strip gives up what a settled event needs no more: it may wait for long for one before it.
-func (e *entry) strip() {
-	e.reply, e.subject, e.data, e.address, e.event, e.effects = "", "", nil, events.Address{}, nil, nil
+	p.relieve()
 }
 
 // leave lets nothing begin any more.
@@ -382,14 +256,14 @@ func (p *partition) quiet() bool {
 	return len(p.running) == 0
 }
 
-// room gives how many bytes may be pulled, and tells whether nothing is in the way. Where the answer is not enough,
-// the session is woken when half of the bound is free, or, for a crowded one, all of it.
-func (p *partition) room(crowded bool) (bytes int, empty bool) {
+// room gives how many events and bytes may be pulled, and tells whether nothing is in the way. Where the answer is not
+// enough, the session is woken when half of the bound is free, or, for a crowded one, all of it.
+func (p *partition) room(crowded bool) (count, bytes int, empty bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	bound := p.w.options.PartitionBytes
-	bytes = bound - p.bytes
-	p.full = p.above() >= mostAbove*p.w.options.MaxAckPending
+	count, bytes = p.w.options.MaxAckPending-p.unsettled, bound-p.bytes
+	p.full = p.crowded()
 	switch {
 	case p.full:
 		bytes = 0
@@ -398,21 +272,16 @@ func (p *partition) room(crowded bool) (bytes int, empty bool) {
 	case bytes < bound/4:
 		p.low, bytes = bound/2, 0
 	}
-	return bytes, p.bytes == 0
+	return count, bytes, p.bytes == 0
 }
 
-// extend tells the server of events that are under way for long, and forgets those from before this hold that did not
-// come again: somebody else has acknowledged them.
-func (p *partition) extend(h *hold) {
+// tidy forgets events from before this hold that did not come again: somebody else has acknowledged them.
+func (p *partition) tidy(h *hold) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := p.w.clock()
+	p.keepBack()
 	for sequence, e := range p.entries {
-		switch {
-		case e.hold == h && !e.settled && now-e.since > ackWait/3:
-			e.since = now
-			p.tell(e.reply, ackProgress)
-		case e.hold != h && sequence < h.last && !e.busy():
+		if e.hold != h && sequence < h.last && !e.busy() {
 			p.forget(e)
 		}
 	}

@@ -5,10 +5,6 @@ package bench
 import (
 	"context"
 	"fmt"
-	"io"
-	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -57,7 +53,7 @@ func TestSlotToStream(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			s := harness.New(t, harness.Options{Schema: c.schema, Settings: map[string]string{"synchronous_commit": "off", "max_wal_size": "4GB"}})
+			s := harness.New(t, harness.Options{Schema: c.schema, Settings: map[string]string{"synchronous_commit": "off", "max_wal_size": "4GB"}, Profile: profiles()})
 			s.Start("ingest")
 			s.WaitForLeader()
 			s.Stop("ingest") // the slot keeps what comes now
@@ -65,9 +61,8 @@ func TestSlotToStream(t *testing.T) {
 			s.Exec(fmt.Sprintf(c.insert, c.rows))
 
 			m := startMeter(s, "nats", "postgres")
-			s.Setenv("TRIBUTARY_HTTP_PPROF", "true")
 			s.Start("ingest")
-			defer profile(t, s, "ingest", c.name)()
+			defer profile(t, s, c.name, func() bool { return s.CountEvents("shop") > 0 }, "ingest")()
 			rate := rateUntil(t, c.rows, 5*time.Minute, func() int { return s.CountEvents("shop") })
 			cpu := append(m.stop(c.rows), usage{"ingest", s.CPU("ingest"), c.rows})
 			peak, after := s.Process("ingest").PeakBytes()>>20, s.Process("ingest").ResidentBytes()>>20
@@ -87,35 +82,6 @@ func TestSlotToStream(t *testing.T) {
 				"", slot, async, batches, size, peak, after)
 		})
 	}
-}
-
-// profile takes a CPU profile of two seconds of a program into the folder that BENCH_PROFILE names, if it names one.
-func profile(t *testing.T, s *harness.System, program, name string) (wait func()) {
-	dir := os.Getenv("BENCH_PROFILE")
-	if dir == "" {
-		return func() {}
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for s.CountEvents("shop") == 0 && t.Context().Err() == nil {
-			time.Sleep(10 * time.Millisecond)
-		}
-		answer, err := http.Get("http://" + s.Address(program) + "/debug/pprof/profile?seconds=2")
-		if err != nil {
-			t.Log(err)
-			return
-		}
-		defer func() { _ = answer.Body.Close() }()
-		data, err := io.ReadAll(answer.Body)
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, strings.ReplaceAll(name, " ", "-")+".pprof"), data, 0o600)
-		}
-		if err != nil {
-			t.Log(err)
-		}
-	}()
-	return func() { <-done }
 }
 
 // envelopeSize is the mean of the events' bodies.

@@ -28,6 +28,7 @@ func stored(t *testing.T, n int, observers string) *harness.System {
 	t.Setenv("BENCH_SECRET", "whsec_c2VjcmV0IG9mIHRoZSBiZW5jaG1hcms=")
 	s := harness.New(t, harness.Options{
 		Schema: table, Observers: observers, Settings: map[string]string{"synchronous_commit": "off"}, Config: "log: {level: warn}\n",
+		Profile: profiles(),
 	})
 	s.Start("ingest")
 	s.WaitForLeader()
@@ -45,11 +46,15 @@ observers:
     match: {source: shop, entity: public.orders}
     actions: [{name: log, type: log, level: debug, message: nothing}]
 `)
+	bare := startMeter(s, "nats")
 	limit := pullAndAck(t, s, events.StreamEvents, n)
+	least := bare.stop(n)[0]
 	m := startMeter(s, "nats")
 	s.Start("worker")
-	rate := rateUntil(t, n, 5*time.Minute, func() int { return int(s.Metric("worker", "tributary_worker_effects_total")) })
-	cpu := append(m.stop(n), usage{"worker", s.CPU("worker"), n})
+	effects := func() int { return int(s.Metric("worker", "tributary_worker_effects_total")) }
+	defer profile(t, s, "no-op", func() bool { return effects() > 0 }, "nats", "worker")()
+	rate := rateUntil(t, n, 5*time.Minute, effects)
+	cpu := append(m.stop(n), usage{"worker", s.CPU("worker"), n}, usage{"nats of the limit", least.total, n})
 	figure{"stream to no-op action", rate, limit, "pull and ack", cpu}.print()
 }
 

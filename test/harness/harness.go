@@ -34,6 +34,7 @@ type Options struct {
 	Observers string            // YAML; ${receiver} is the receiver's URL. One webhook for all of public.orders if empty
 	Config    string            // YAML of further sections
 	Source    string            // YAML of further keys of the source, such as "ops: [insert]"
+	Profile   bool              // the NATS server and the services serve profiles
 	Cluster   bool              // three NATS servers, nats-1 to nats-3, and three replicas of everything; one server, nats, if not
 }
 
@@ -58,6 +59,7 @@ type System struct {
 	Receiver *Receiver
 	NATSPort int // of the only NATS server, or of nats-1
 
+	profile   int      // port of the only NATS server's profiles; 0: there are none
 	cluster   *cluster // nil with one server
 	config    string
 	env       map[string]string
@@ -87,6 +89,10 @@ func New(t testing.TB, o Options) *System {
 	s.Exec(o.Schema)
 	s.write("observers.yaml", strings.ReplaceAll(o.Observers, "${receiver}", s.Receiver.URL))
 	servers, replicas := []string{"nats"}, 1
+	if o.Profile {
+		s.profile = FreePort(t)
+		s.Setenv("TRIBUTARY_HTTP_PPROF", "true")
+	}
 	if o.Cluster {
 		s.cluster = newCluster(t, s.NATSPort)
 		servers, replicas = s.cluster.names(), len(s.cluster.client)

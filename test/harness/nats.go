@@ -54,7 +54,20 @@ func (s *System) natsArgs(name string) []string {
 	if s.cluster != nil {
 		return s.cluster.args(name, store)
 	}
-	return []string{"-a", "127.0.0.1", "-p", fmt.Sprint(s.NATSPort), "-js", "-sd", store}
+	args := []string{"-a", "127.0.0.1", "-p", fmt.Sprint(s.NATSPort), "-js", "-sd", store}
+	if s.profile != 0 {
+		args = append(args, "--profile", fmt.Sprint(s.profile))
+	}
+	return args
+}
+
+// ProfileURL is where a program serves profiles: a service, or the only NATS server. Options.Profile asks for them.
+func (s *System) ProfileURL(name string) string {
+	s.t.Helper()
+	if name == "nats" {
+		return fmt.Sprintf("http://127.0.0.1:%d/debug/pprof", s.profile)
+	}
+	return "http://" + s.Address(name) + "/debug/pprof"
 }
 
 // natsURL names every server.
