@@ -164,17 +164,19 @@ func mostPending(maxAckPending int) int { return (mostAbove+2)*maxAckPending + a
 // above is how many deliveries of this hold are not acknowledged, nor about to be.
 func (p *partition) above() int { return p.acks.order.len() }
 
-// crowded tells whether there is no room for a pull: too many events are under way, or settled above one that is.
-func (p *partition) crowded() bool {
+// packed tells whether there is no room for a pull: too many events are under way, or settled above one that is. The
+// session is woken when half as many are.
+func (p *partition) packed() bool {
 	most := p.w.options.MaxAckPending
-	return p.unsettled > most*3/4 || p.above() >= mostAbove*most
+	p.busy, p.full = p.unsettled > most*3/4, p.above() >= mostAbove*most
+	return p.busy || p.full
 }
 
 // relieve wakes the session that waits for room.
 func (p *partition) relieve() {
 	most := p.w.options.MaxAckPending
-	if p.full && p.unsettled <= most/2 && p.above() <= mostAbove*most/2 {
-		p.full = false
+	if p.busy && p.unsettled <= most/2 || p.full && p.above() <= mostAbove*most/2 {
+		p.busy, p.full = false, false
 		p.signal()
 	}
 }

@@ -56,7 +56,8 @@ type partition struct {
 	bytes     int    // of events that are not settled
 	unsettled int    // how many these are
 	low       int    // the session waits until no more bytes than this are left; -1: it does not
-	full      bool   // the session waits until it is not crowded any more
+	busy      bool   // the session waits until fewer events are not settled
+	full      bool   // the session waits until fewer events are above one that is not
 	ranges    ranges // what waits for circuits
 
 	owned    bool                             // the ledger, under the present hold
@@ -263,9 +264,8 @@ func (p *partition) room(crowded bool) (count, bytes int, empty bool) {
 	defer p.mu.Unlock()
 	bound := p.w.options.PartitionBytes
 	count, bytes = p.w.options.MaxAckPending-p.unsettled, bound-p.bytes
-	p.full = p.crowded()
 	switch {
-	case p.full:
+	case p.packed():
 		bytes = 0
 	case crowded && p.bytes > 0:
 		p.low = 0
