@@ -92,17 +92,24 @@ func (d *decoder) attribute(into *span, name string) bool {
 
 // event checks what was collected.
 func (d *decoder) event() (*Event, error) {
+	head := string(d.data[:d.dataStart]) // one copy for all attributes: they come before the data
+	text := func(t span) string {
+		if end := t.at + len(t.quoted); t.plain && end <= len(head) {
+			return head[t.at+1 : end-1]
+		}
+		return t.String()
+	}
 	e := &Event{
-		ID: d.id.String(), Source: d.source.String(), Type: d.kind.String(), Subject: d.subject.String(),
-		DataContentType: d.contentType.String(), TraceParent: d.traceParent.String(),
+		ID: text(d.id), Source: text(d.source), Type: text(d.kind), Subject: text(d.subject),
+		DataContentType: text(d.contentType), TraceParent: text(d.traceParent),
 	}
 	if d.dataEnd > 0 {
 		e.Data = d.data[d.dataStart:d.dataEnd:d.dataEnd]
 	}
 	if e.PartitionKey = e.Subject; string(d.partitionKey.quoted) != string(d.subject.quoted) {
-		e.PartitionKey = d.partitionKey.String()
+		e.PartitionKey = text(d.partitionKey)
 	}
-	switch version := d.specVersion.String(); {
+	switch version := text(d.specVersion); {
 	case version != SpecVersion:
 		return nil, fmt.Errorf("%w: specversion is %q, not %q", ErrInvalid, version, SpecVersion)
 	case e.ID == "":
@@ -115,11 +122,11 @@ func (d *decoder) event() (*Event, error) {
 		return nil, fmt.Errorf("%w: %s: the partitionkey is empty", ErrInvalid, e.ID)
 	}
 	var err error
-	if e.Sequence, err = ParseSequence(d.sequence.String()); err != nil {
+	if e.Sequence, err = ParseSequence(text(d.sequence)); err != nil {
 		return nil, fmt.Errorf("%s: %w", e.ID, err)
 	}
-	if text := d.time.String(); text != "" {
-		if e.Time, err = time.Parse(time.RFC3339Nano, text); err != nil {
+	if at := text(d.time); at != "" {
+		if e.Time, err = time.Parse(time.RFC3339Nano, at); err != nil {
 			return nil, fmt.Errorf("%w: %s: time: %w", ErrInvalid, e.ID, err)
 		}
 	}

@@ -1,8 +1,10 @@
 package events
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"math/bits"
 	"unicode/utf8"
 )
 
@@ -165,6 +167,7 @@ func (s *scanner) digits() bool {
 // span is a string as it is written, with its quotes. It is plain where it says itself what it means.
 type span struct {
 	quoted []byte
+	at     int // where it begins
 	plain  bool
 }
 
@@ -182,17 +185,13 @@ func (s *scanner) text() (span, bool) {
 		return span{}, false
 	}
 	start, ascii, escaped := s.pos-1, true, false
-	for s.pos < len(s.data) {
+	for s.plain(); s.pos < len(s.data); s.plain() {
 		c := s.data[s.pos]
-		if !special[c] {
-			s.pos++
-			continue
-		}
 		switch {
 		case c == '"':
 			s.pos++
 			quoted := s.data[start:s.pos]
-			return span{quoted, !escaped && (ascii || utf8.Valid(quoted))}, true
+			return span{quoted, start, !escaped && (ascii || utf8.Valid(quoted))}, true
 		case c == '\\':
 			escaped = true
 			s.pos++
@@ -207,6 +206,28 @@ func (s *scanner) text() (span, bool) {
 		}
 	}
 	return span{}, false
+}
+
+// plain moves to the next byte of a string that needs a look, eight at a time (Hacker's Delight, 6-1: the lowest byte that
+// is marked is one, whatever is above it).
+func (s *scanner) plain() {
+	const (
+		each  = 0x0101010101010101
+		tops  = each * 0x80
+		quote = each * '"'
+		slash = each * '\\'
+	)
+	for ; s.pos+8 <= len(s.data); s.pos += 8 {
+		x := binary.LittleEndian.Uint64(s.data[s.pos:])
+		q, b := x^quote, x^slash
+		if marked := (x | (x-each*' ')&^x | (q-each)&^q | (b-each)&^b) & tops; marked != 0 {
+			s.pos += bits.TrailingZeros64(marked) / 8
+			return
+		}
+	}
+	for s.pos < len(s.data) && !special[s.data[s.pos]] {
+		s.pos++
+	}
 }
 
 // escape walks over what follows a backslash.

@@ -88,7 +88,7 @@ func ParseSequence(text string) (Sequence, error) {
 		commit, errCommit := strconv.ParseUint(text[:16], 16, 64)
 		index, errIndex := strconv.ParseUint(text[17:], 10, 32)
 		s := Sequence{Commit: commit, Index: uint32(index)}
-		if errCommit == nil && errIndex == nil && s.String() == text {
+		if errCommit == nil && errIndex == nil && string(s.AppendText(make([]byte, 0, sequenceLength))) == text {
 			return s, nil
 		}
 	}
