@@ -11,8 +11,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"time"
 
@@ -52,7 +54,7 @@ func (s *Search) Do(ctx context.Context, effect actions.Effect, request actions.
 	if err != nil {
 		return actions.Outcome{}, egress.Unanswered(ctx, place, request.Timeout, err)
 	}
-	egress.Drain(response.Body)
+	reason := reasonOf(response)
 	outcome := actions.Outcome{Status: response.StatusCode}
 	switch status := response.StatusCode; {
 	case status >= 200 && status <= 299:
@@ -64,11 +66,28 @@ func (s *Search) Do(ctx context.Context, effect actions.Effect, request actions.
 		outcome.Detail = "it was not there"
 		return outcome, nil
 	case status == http.StatusBadRequest, status == http.StatusRequestEntityTooLarge:
-		return outcome, retry.Permanent(fmt.Errorf("%s: status %d", place, status))
+		return outcome, retry.Permanent(fmt.Errorf("%s: status %d%s", place, status, reason))
 	default:
-		err := fmt.Errorf("%s: status %d", place, status)
+		err := fmt.Errorf("%s: status %d%s", place, status, reason)
 		return outcome, egress.Again(err, response, time.Now())
 	}
+}
+
+// errorType finds what Elasticsearch calls an error, at the beginning of its answer. The reason behind it may quote the document.
+var errorType = regexp.MustCompile(`^\{"error":\{"root_cause":\[\{"type":"([a-z_]{1,64})"`)
+
+// reasonOf reads an answer, and gives what may be told of why it refuses; empty where it says nothing that is known.
+func reasonOf(response *http.Response) string {
+	defer egress.Drain(response.Body)
+	if response.StatusCode < http.StatusBadRequest {
+		return ""
+	}
+	var text [128]byte
+	n, _ := io.ReadFull(response.Body, text[:]) // what there is
+	if found := errorType.FindSubmatch(text[:n]); found != nil {
+		return ": " + string(found[1])
+	}
+	return ""
 }
 
 func (s *Search) compose(ctx context.Context, effect actions.Effect, request actions.Request) (*http.Request, error) {
