@@ -28,8 +28,7 @@ import (
 const Type = "webhook"
 
 // The headers of ours as they are sent. No rendered header replaces them. That idempotency-key is not in its canonical
-// form matters: net/http sends a request with an Idempotency-Key again by itself when a connection that was used
-// before breaks, and the receiver would see attempts that nobody counted.
+// form keeps what else speaks HTTP from taking a POST for one that may be sent again: net/http's own transport would.
 const (
 	headerID             = "Webhook-Id"
 	headerTimestamp      = "Webhook-Timestamp"
@@ -49,6 +48,7 @@ type Options struct {
 type Webhook struct {
 	transport http.RoundTripper
 	secrets   *secret.Resolver
+	signers   signers
 	userAgent []string
 	now       func() time.Time
 }
@@ -131,36 +131,40 @@ func (w *Webhook) addRendered(header http.Header, rendered []actions.Header) err
 // stamp sets the headers of ours.
 func (w *Webhook) stamp(header http.Header, effect actions.Effect, request actions.Request) error {
 	timestamp := strconv.FormatInt(w.now().Unix(), 10)
+	values := [...]string{effect.Key, timestamp, effect.Sequence, ""} // in one piece of memory
+	key, at, sequence, signed := values[0:1:1], values[1:2:2], values[2:3:3], values[3:4:4]
 	header[headerUserAgent] = w.userAgent
-	header[headerID] = []string{effect.Key}
-	header[headerTimestamp] = []string{timestamp}
-	header[headerIdempotencyKey] = []string{effect.Key}
+	header[headerID] = key
+	header[headerTimestamp] = at
+	header[headerIdempotencyKey] = key
 	delete(header, "Idempotency-Key")
 	delete(header, "X-Idempotency-Key")
 	delete(header, headerSequence)
 	delete(header, headerSignature)
 	if effect.Sequence != "" {
-		header[headerSequence] = []string{effect.Sequence}
+		header[headerSequence] = sequence
 	}
 	if len(request.Secrets) == 0 {
 		return nil
 	}
-	var signature []byte
+	const size = 64 // of one, with the space behind it
+	signature := make([]byte, 0, size*len(request.Secrets))
 	for i, reference := range request.Secrets {
 		text, err := w.secrets.Resolve(reference)
 		if err != nil {
 			return err
 		}
-		key, err := signingKey(text)
+		signer, err := w.signers.of(reference, text)
 		if err != nil {
-			return fmt.Errorf("secret %s: %w", reference, err)
+			return err
 		}
 		if i > 0 {
 			signature = append(signature, ' ')
 		}
-		signature = appendSignature(signature, key, effect.Key, timestamp, request.Body)
+		signature = signer.append(signature, effect.Key, timestamp, request.Body)
 	}
-	header[headerSignature] = []string{string(signature)}
+	signed[0] = string(signature)
+	header[headerSignature] = signed
 	return nil
 }
 
