@@ -87,15 +87,16 @@ var imports = map[string][]string{
 	"internal/config":         {"pkg/events"},
 	"internal/dev/natsserver": {},
 	"internal/demo":           {},
+	"internal/freeport":       {},
 	"internal/lease":          {"internal/natskv"},
 	"internal/natskv":         {},
 	"internal/natsread":       {},
-	"internal/postgres":       {},
+	"internal/postgres":       {"internal/freeport"},
 	"internal/telemetry":      {},
 
 	// For tests alone: nothing above may name them.
 	"internal/eventstest": {"pkg/events"},
-	"internal/natstest":   {"internal/dev/natsserver"},
+	"internal/natstest":   {"internal/dev/natsserver", "internal/freeport"},
 	"internal/pgtest":     {"internal/postgres"},
 	"test":                {},
 	"test/bench":          {anything},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tributary-dev/tributary/internal/freeport"
 )
 
 const (
@@ -78,13 +81,12 @@ func (s Servers) JetStream(t testing.TB, options ...nats.Option) jetstream.JetSt
 	return newJetStream(t, s.Conn(t, options...))
 }
 
-// freeAddress asks for a port and gives it back: a route has to be known before its server starts.
+// freeAddress is for a route, which has to be known before its server starts.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freeport.Get()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
-	return listener.Addr().String()
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 }

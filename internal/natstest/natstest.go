@@ -5,8 +5,7 @@
 package natstest
 
 import (
-	"net/url"
-	"strconv"
+	"errors"
 	"testing"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -14,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tributary-dev/tributary/internal/dev/natsserver"
+	"github.com/tributary-dev/tributary/internal/freeport"
 )
 
 // Server is a server of one test. Its methods belong to the test's goroutine, but for URL.
@@ -48,11 +48,25 @@ func limits(o *server.Options) {
 
 func (s *Server) start(t testing.TB) {
 	t.Helper()
-	running, err := natsserver.Start(s.options)
-	if err != nil {
-		t.Fatal(err)
+	// A port that the system chose could be another's by the time of Restart.
+	fixed := s.options.Port != 0
+	for {
+		if !fixed {
+			var err error
+			if s.options.Port, err = freeport.Get(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		running, err := natsserver.Start(s.options)
+		if errors.Is(err, natsserver.ErrPortTaken) && !fixed && t.Context().Err() == nil {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.running, s.url = running, running.URL()
+		return
 	}
-	s.running, s.url = running, running.URL()
 }
 
 // URL is what clients connect to; it stays the same over Restart.
@@ -65,13 +79,6 @@ func (s *Server) Stop() { s.running.Shutdown() }
 func (s *Server) Restart(t testing.TB) {
 	t.Helper()
 	s.Stop()
-	u, err := url.Parse(s.url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if s.options.Port, err = strconv.Atoi(u.Port()); err != nil {
-		t.Fatal(err)
-	}
 	s.start(t)
 }
 

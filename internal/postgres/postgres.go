@@ -23,6 +23,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/tributary-dev/tributary/internal/freeport"
 )
 
 // User is the superuser of every server that this package makes. It has no password.
@@ -137,12 +139,7 @@ func (s *Server) choosePort() (int, error) {
 	if s.port != 0 {
 		return s.port, nil
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port for PostgreSQL: %w", err)
-	}
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port, nil
+	return freeport.Get() // not any free one: the server keeps its port while it is down
 }
 
 // launch starts the server process and waits until it takes connections.

@@ -82,7 +82,8 @@ func TestStartMakesAServerForLogicalReplication(t *testing.T) {
 
 func TestDataStaysOverStopKillAndStart(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
-	server := start(t, postgres.Options{Dir: dir})
+	// Nothing is synced in tests, but a commit that was answered has to be in the file when the server is killed.
+	server := start(t, postgres.Options{Dir: dir, Settings: map[string]string{"synchronous_commit": "on"}})
 	address := server.URL("postgres")
 	conn, err := pgx.Connect(t.Context(), address)
 	if err != nil {

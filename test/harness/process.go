@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tributary-dev/tributary/internal/freeport"
 )
 
 // Process is one running program.
@@ -173,15 +174,14 @@ func cpuOf(proc string) time.Duration {
 	return time.Duration(u+sys) * time.Second / hertz
 }
 
-// FreePort gives a port that nobody listens on.
+// FreePort gives a port that nobody listens on, and that nobody is given by chance while its server is down.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freeport.Get()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().(*net.TCPAddr).Port
+	return port
 }
 
 // CPU is the processor time that a service, or postgres with its backends that still run, used so far.
