@@ -15,6 +15,9 @@ import (
 // ownPrefix begins the logical messages of our own, which are not events.
 const ownPrefix = "tributary."
 
+// closingPrefix is that of an event that ends a transaction of which a part was stored before its rest was left out.
+const closingPrefix = ownPrefix + "closed"
+
 // heartbeatPrefix is that of the messages which prove that the stream still brings what is written.
 const heartbeatPrefix = ownPrefix + "heartbeat"
 
@@ -128,6 +131,9 @@ func (d *decoder) end(ctx context.Context, p *payload) error {
 	if !d.open || commit != d.commit {
 		return fmt.Errorf("%w: a commit at %s of a transaction that did not begin", errMalformed, commit)
 	}
+	if d.cut() {
+		d.closing()
+	}
 	if d.holding {
 		// The server sends a transaction again if its commit record begins at the position that it is asked for or later.
 		d.held.Last, d.held.through = true, commit+1
@@ -141,6 +147,21 @@ func (d *decoder) end(ctx context.Context, p *payload) error {
 		return d.own(ctx, ownTransaction{commit: commit, committed: d.committed, content: d.addition})
 	}
 	return nil
+}
+
+// cut tells whether a part of the open transaction is stored, and nothing of its rest is published: the choice was another
+// when the part was. Messages of our own that have rows at their place hold no event.
+func (d *decoder) cut() bool {
+	ours := d.addition != nil && d.index == 1
+	return !d.holding && !ours && d.stored.Index > 0 && d.stored.Commit == uint64(d.commit)
+}
+
+// closing holds an event that says no more than that the transaction ends.
+func (d *decoder) closing() {
+	d.index = max(d.index, d.stored.Index+1)
+	c := d.blank(events.OpMessage)
+	d.fillMessage(c, closingPrefix, nil)
+	d.held, d.spare, d.holding = c, d.held, true
 }
 
 func (d *decoder) relation(ctx context.Context, p *payload) error {

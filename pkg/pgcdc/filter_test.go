@@ -181,3 +181,29 @@ func TestPatternsLeaveTablesOut(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestATransactionThatAFilterCutsHasItsEnd(t *testing.T) {
+	db := newDatabase(t, pgtest.Database(t))
+	db.exec(`CREATE TABLE a (id int PRIMARY KEY, n text)`)
+	s := newStore(t)
+	r := s.startConfirming(db.source(), 0, nothing)
+	r.streaming()
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	db.exec(`INSERT INTO a VALUES (1, 'yes'), (2, 'yes'), (3, 'no'), (4, 'no')`)
+	db.exec(`INSERT INTO a VALUES (5, 'yes')`)
+	if err := s.startConfirming(db.source(), 2, nothing).wait(); err != nil {
+		t.Fatal(err)
+	}
+	source := db.source(unlike(`"n":"no"`), func(o *Options) { o.Ops = []events.Op{events.OpInsert} })
+	if err := s.startConfirming(source, 1, nothing).wait(); err != nil { // cut off once more, behind the end that was made
+		t.Fatal(err)
+	}
+	all := s.startConfirming(source, 0, nothing).events(4)
+	checkData(t, all,
+		`op "insert" schema "public" table "a" key {"id":1} after {"id":1,"n":"yes"} index 1`,
+		`op "insert" schema "public" table "a" key {"id":2} after {"id":2,"n":"yes"} index 2`,
+		`op "message" prefix "tributary.closed" content "" index 4 last`,
+		`op "insert" schema "public" table "a" key {"id":5} after {"id":5,"n":"yes"} index 1 last`)
+}
