@@ -141,6 +141,7 @@ func pgSources(env *environment, road *road) ([]*pgcdc.Source, error) {
 	for _, o := range all {
 		o.Partitions, o.MaxEvent, o.Oversize, o.Metrics = road.applied.Partitions, maxEvent(road), keepOversize(dead, o.Name), metrics
 		o.Serve = serveAsks(env, road.nc, o.Name)
+		o.Memory = masked{natskv.Open(road.js, events.BucketLeases), o.Name}
 		source, err := pgcdc.New(o)
 		if err != nil {
 			return nil, err

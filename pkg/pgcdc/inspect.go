@@ -155,7 +155,7 @@ func Inspect(ctx context.Context, o Options) (Report, error) {
 		published := publication != nil && (publication.all || !lacking[t.OID])
 		report.Tables = append(report.Tables, TableReport{t.Schema, t.Name, published, t.Identifiable, t.Identity == full, t.Readable, t.Partitioned})
 	}
-	if err := r.checkRules(ctx); errors.Is(err, ingest.ErrRefused) {
+	if _, err := r.checkRules(ctx); errors.Is(err, ingest.ErrRefused) {
 		report.Columns = err
 	} else if err != nil {
 		return report, err

@@ -14,7 +14,7 @@ import (
 // table, has another name than the rule says. So:
 //
 //   - a rule that names one column, and finds none at the start, is refused: it is a typo, or the column was renamed;
-//   - within a session, what a rule held for a table holds for it under any name it gets, or when it is detached;
+//   - what a rule held for a table holds for it under any name it gets, and when it is detached (mask_memory.go);
 //   - a column that a rule held for, and that is in the table no more, ends the reading: it was renamed, or dropped;
 //   - of a table that was dropped since, nobody knows whose partition it was, so the rules of all tables hold for it.
 
@@ -35,12 +35,16 @@ func (o owned) under(rule *columnRule) bool {
 type masking struct {
 	rules *columnRules // nil where there are none
 
-	mu   sync.Mutex
-	held map[uint32][]bool // by table: the rules that held for it once; guarded by mu
+	memory   Memory // nil where nothing outlives the session
+	database string
+
+	mu    sync.Mutex
+	held  map[uint32][]bool   // by table: the rules that held for it once; guarded by mu
+	fresh map[string][]uint32 // what of it is not in memory, by rule; guarded by mu
 }
 
 func newMasking(rules *columnRules) *masking {
-	return &masking{rules: rules, held: map[uint32][]bool{}}
+	return &masking{rules: rules, held: map[uint32][]bool{}, fresh: map[string][]uint32{}}
 }
 
 // apply masks the columns of r. current lists the columns that the table has by now, nil where that is not known.
@@ -50,14 +54,9 @@ func (m *masking) apply(r *relation, table owned, current []string) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	held := m.held[r.oid]
-	if held == nil {
-		held = make([]bool, len(m.rules.rules))
-		m.held[r.oid] = held
-	}
 	for n := range m.rules.rules {
 		rule := &m.rules.rules[n]
-		before := held[n]
+		before := m.held[r.oid] != nil && m.held[r.oid][n]
 		if !before && !table.under(rule) {
 			continue
 		}
@@ -72,7 +71,9 @@ func (m *masking) apply(r *relation, table owned, current []string) error {
 			return refused("sources[].%s names %s, and table %s has no such column any more: was it renamed? Name it as it is called now, "+
 				"and write %q for the old name, which need not be there", rule.key, rule.text, r, rule.text+"?")
 		}
-		held[n] = before || found
+		if found {
+			m.note(r.oid, n, !table.unknown)
+		}
 	}
 	return nil
 }
@@ -137,7 +138,10 @@ func (d *describer) mask(ctx context.Context, r *relation, facts tableFacts) err
 	if err := d.masking.apply(r, table, facts.columns); err != nil {
 		return err
 	}
-	return d.masking.checkKey(r)
+	if err := d.masking.checkKey(r); err != nil {
+		return err
+	}
+	return d.masking.keep(ctx)
 }
 
 // maskTable masks the columns of a table whose rows are read by a query.
@@ -159,14 +163,14 @@ SELECT a.attrelid, a.attname::text,
   FROM pg_catalog.pg_attribute a
  WHERE a.attrelid = ANY ($1::oid[]) AND a.attnum > 0 AND NOT a.attisdropped`
 
-// checkRules looks at a start whether the rules name what is there.
-func (r *run) checkRules(ctx context.Context) error {
+// checkRules looks at a start whether the rules name what is there, and gives those that hold, by table.
+func (r *run) checkRules(ctx context.Context) (holds map[uint32][]bool, err error) {
 	if r.rules == nil {
-		return nil
+		return nil, nil
 	}
 	tables, err := r.matching(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	byOID, oids := map[uint32]*table{}, []uint32{}
 	for i := range tables {
@@ -174,6 +178,7 @@ func (r *run) checkRules(ctx context.Context) error {
 		oids = append(oids, tables[i].OID)
 	}
 	used := make([]bool, len(r.rules.rules))
+	holds = map[uint32][]bool{}
 	err = r.query.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, maskedSQL, oids)
 		if err != nil {
@@ -182,11 +187,21 @@ func (r *run) checkRules(ctx context.Context) error {
 		var oid uint32
 		var name string
 		var key bool
-		_, err = pgx.ForEachRow(rows, []any{&oid, &name, &key}, func() error { return r.rules.use(byOID[oid], name, key, used) })
+		_, err = pgx.ForEachRow(rows, []any{&oid, &name, &key}, func() error {
+			if holds[oid] == nil {
+				holds[oid] = make([]bool, len(used))
+			}
+			return r.rules.use(byOID[oid], name, key, holds[oid])
+		})
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("check the masks of columns: %w", err)
+		return nil, fmt.Errorf("check the masks of columns: %w", err)
+	}
+	for _, held := range holds {
+		for n := range held {
+			used[n] = used[n] || held[n]
+		}
 	}
 	var missing []string
 	for n, rule := range r.rules.rules {
@@ -199,10 +214,10 @@ func (r *run) checkRules(ctx context.Context) error {
 		}
 	}
 	if len(missing) > 0 {
-		return refused("sources[].mask or exclude names what no table of %s has that sources[].tables names: %s: correct it, for such a column would be published as it is; "+
+		return nil, refused("sources[].mask or exclude names what no table of %s has that sources[].tables names: %s: correct it, for such a column would be published as it is; "+
 			"or write %q where it need not be there (yet)", r.connector.place(), strings.Join(missing, ", "), missing[0]+"?")
 	}
-	return nil
+	return holds, nil
 }
 
 // use notes which rules match a column, and refuses those that a key can't bear.

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"regexp"
 	"strings"
 	"sync"
@@ -286,13 +287,38 @@ func TestMasksHoldForRelatives(t *testing.T) {
 	)
 }
 
+// keptInMemory is a Memory.
+type keptInMemory struct {
+	mu   sync.Mutex
+	held map[string]map[string][]uint32
+}
+
+func (k *keptInMemory) Recall(_ context.Context, database string) (map[string][]uint32, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return maps.Clone(k.held[database]), nil
+}
+
+func (k *keptInMemory) Keep(_ context.Context, database string, held map[string][]uint32) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.held[database] == nil {
+		k.held = map[string]map[string][]uint32{database: {}}
+	}
+	for rule, oids := range held {
+		k.held[database][rule] = append(k.held[database][rule], oids...)
+	}
+	return nil
+}
+
 func TestMasksHoldForTablesThatChange(t *testing.T) {
 	db := newDatabase(t, pgtest.Database(t))
 	db.exec(`CREATE SCHEMA moved; CREATE TABLE users (id int, email text, PRIMARY KEY (id)) PARTITION BY RANGE (id);
 		CREATE TABLE part_1 PARTITION OF users FOR VALUES FROM (0) TO (10); CREATE TABLE part_2 PARTITION OF users FOR VALUES FROM (10) TO (20);
 		CREATE TABLE loose (id int PRIMARY KEY, email text); CREATE TABLE part_3 (id int PRIMARY KEY, email text)`)
+	var memory keptInMemory
 	source := db.source(func(o *Options) {
-		o.Tables = []string{"public.*", "moved.*"}
+		o.Tables, o.Memory = []string{"public.*", "moved.*"}, &memory
 		o.Masks = map[string]string{"users.email": "sha256", "public.loose.email": "sha256", "later.email?": "sha256"}
 	})
 	s := newStore(t)
@@ -318,6 +344,20 @@ func TestMasksHoldForTablesThatChange(t *testing.T) {
 	for _, e := range r.events(9) {
 		if strings.Contains(e.Data, "SECRET") || !strings.Contains(e.Data, hashed("SECRET")) {
 			t.Errorf("not masked: %s", e.Data)
+		}
+	}
+	// The next session knows no more than what was kept.
+	for _, statement := range []string{`INSERT INTO part_2 VALUES (14, 'SECRET')`, `ALTER TABLE users DETACH PARTITION part_3`,
+		`INSERT INTO part_3 VALUES (22, 'SECRET')`, `INSERT INTO moved.loser VALUES (4, 'SECRET')`} {
+		db.exec(statement)
+	}
+	restarted := db.source(func(o *Options) {
+		o.Tables, o.Memory = []string{"public.*", "moved.*"}, &memory
+		o.Masks = map[string]string{"users.email": "sha256", "public.loose.email?": "sha256", "later.email?": "sha256"}
+	})
+	for _, e := range s.startConfirming(restarted, 0, nothing).events(12)[9:] {
+		if strings.Contains(e.Data, "SECRET") || !strings.Contains(e.Data, hashed("SECRET")) {
+			t.Errorf("not masked after a restart: %s", e.Data)
 		}
 	}
 	// A partition that was dropped since: nobody knows any more whose it was.

@@ -49,6 +49,9 @@ type Options struct {
 	// source, and has to give the same answer for the same event. An event for which it errors is published.
 	Keep func(*Candidate) (bool, error)
 
+	// Memory keeps what is masked; nil keeps it as long as a session of reading lasts.
+	Memory Memory
+
 	SnapshotParallel int   // connections that read the rows at the first start; 1 if 0
 	SnapshotRate     int64 // bytes of rows that are read in a second; 0 is no bound
 
@@ -192,7 +195,11 @@ func (r *run) run(ctx context.Context) error {
 	if err := r.checkMirror(system); err != nil {
 		return err
 	}
-	if err := r.checkRules(ctx); err != nil {
+	masked, err := r.checkRules(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.remember(ctx, system, masked); err != nil {
 		return err
 	}
 	switch phase := r.state.Position.Phase; phase {
