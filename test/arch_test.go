@@ -98,6 +98,7 @@ var imports = map[string][]string{
 	"internal/eventstest": {"pkg/events"},
 	"internal/natstest":   {"internal/dev/natsserver", "internal/freeport"},
 	"internal/pgtest":     {"internal/postgres"},
+	"internal/stall":      {},
 	"test":                {},
 	"test/bench":          {anything},
 	"test/chaos":          {anything},

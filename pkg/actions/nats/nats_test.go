@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 func TestConformance(t *testing.T) {
 	actionstest.Run(t, func(t *testing.T) actionstest.Fixture {
