@@ -67,6 +67,10 @@ func TestFullBucketIsWaitedFor(t *testing.T) {
 	if _, err := b.Create(short, "more", make([]byte, 3000), 0); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("create in a full bucket: got error %v, want DeadlineExceeded", err)
 	}
+	// The last try may be on its way yet, and a delete would overtake it. What is written behind it is answered behind it.
+	if _, err := b.Create(t.Context(), "big", nil, 0); !errors.Is(err, natskv.ErrConflict) {
+		t.Errorf("create a key that is there: got error %v, want ErrConflict", err)
+	}
 	if err := b.Delete(t.Context(), "big", revision); err != nil {
 		t.Fatal(err)
 	}
