@@ -31,6 +31,9 @@ func Get(ctx context.Context, js jetstream.JetStream, sequence uint64) (Entry, e
 	if err != nil {
 		return Entry{}, err
 	}
+	if sequence == 0 {
+		return Entry{}, fmt.Errorf("%w: sequence 0; they begin at 1", ErrNotFound)
+	}
 	msg, err := stream.GetMsg(ctx, sequence)
 	switch {
 	case errors.Is(err, jetstream.ErrMsgNotFound):

@@ -103,7 +103,7 @@ func start(options Options) (*server.Server, error) {
 		nats.WaitForShutdown()
 	}
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("%w: something else listens on %s:%d; choose another port", ErrPortTaken, opts.Host, options.Port)
+		return nil, fmt.Errorf("%w: something else listens on %s:%d", ErrPortTaken, opts.Host, options.Port)
 	}
 	if err != nil {
 		return nil, err
