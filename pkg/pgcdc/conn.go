@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -90,9 +91,15 @@ func (c *connector) openReplication(ctx context.Context) (*pgconn.PgConn, error)
 	return pgconn.ConnectConfig(ctx, config)
 }
 
-// place names the database in errors, without the password.
+// place names the database in errors, without the password; all hosts where there are several.
 func (c *connector) place() string {
-	return fmt.Sprintf("%s:%d/%s", c.config.Host, c.config.Port, c.config.Database)
+	hosts := []string{fmt.Sprintf("%s:%d", c.config.Host, c.config.Port)}
+	for _, f := range c.config.Fallbacks {
+		if host := fmt.Sprintf("%s:%d", f.Host, f.Port); !slices.Contains(hosts, host) {
+			hosts = append(hosts, host)
+		}
+	}
+	return strings.Join(hosts, ",") + "/" + c.config.Database
 }
 
 func (s *Source) openQuery(ctx context.Context) (*pgx.Conn, error) {

@@ -101,10 +101,20 @@ func (r *run) checkResume(ctx context.Context, s *system) error {
 		r.opts.Log.Warn("add new tables to the publication", "publication", r.opts.Publication, "err", err)
 	}
 	if r.out.position.Timeline != s.timeline {
-		r.opts.Log.Warn("the server is on a new timeline", "before", r.out.position.Timeline, "now", s.timeline)
-		r.out.position.Timeline = s.timeline
+		return r.followTimeline(ctx, s.timeline)
 	}
 	return nil
+}
+
+// followTimeline stores that what comes now is of a new timeline, before any of it is: an event does not say so, and one from
+// behind the switch would look as if it were of the old timeline, and lost there.
+func (r *run) followTimeline(ctx context.Context, timeline int32) error {
+	position := &r.out.position
+	r.opts.Log.Warn("the server is on a new timeline", "before", position.Timeline, "now", timeline)
+	position.Timeline, position.Cursor = timeline, r.state.Position.Cursor
+	r.out.mark(0)
+	position.Cursor = nil
+	return r.out.sync(ctx)
 }
 
 func (r *run) refuseUnpublished() error {
