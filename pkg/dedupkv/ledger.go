@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -99,13 +100,15 @@ func (l *Ledger) Own(ctx context.Context, owner Owner, still func(context.Contex
 
 // Claim takes an effect, by its key, before it is begun. Asked again by the same owner it gives the same claim.
 func (l *Ledger) Claim(ctx context.Context, key, generation string) (Claim, error) {
-	return l.ClaimID(ctx, IDOf(key), Judgement{Generation: generation})
+	return l.ClaimID(ctx, IDOf(key), Judgement{Generation: generation}, forever)
 }
 
 // ClaimID is Claim for who knows the effect's ID, and by what its event was judged. That is stored with the claim.
-func (l *Ledger) ClaimID(ctx context.Context, id ID, by Judgement) (Claim, error) {
+// It waits no longer than most.
+func (l *Ledger) ClaimID(ctx context.Context, id ID, by Judgement, most time.Duration) (Claim, error) {
 	op := &op{kind: opClaim, id: id, by: by}
-	if err := l.do(ctx, op); err != nil {
+	l.join(op, true)
+	if err := op.within(ctx, most); err != nil {
 		return Claim{}, fmt.Errorf("claim effect in %s: %w", l.key, err)
 	}
 	return op.claim, nil
@@ -117,9 +120,9 @@ func (l *Ledger) Note(by Judgement) { l.join(&op{kind: opNote, by: by}, true) }
 // Pending is a claim that is on its way.
 type Pending struct{ op *op }
 
-// Wait gives the claim once it is stored.
-func (p Pending) Wait(ctx context.Context) (Claim, error) {
-	if err := p.op.wait(ctx); err != nil {
+// Wait gives the claim once it is stored. It waits no longer than most.
+func (p Pending) Wait(ctx context.Context, most time.Duration) (Claim, error) {
+	if err := p.op.within(ctx, most); err != nil {
 		return Claim{}, fmt.Errorf("reserve effect: %w", err)
 	}
 	return p.op.claim, nil
@@ -264,6 +267,34 @@ func (o *op) wait(ctx context.Context) error {
 	select {
 	case <-o.group.done:
 		return o.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+const forever = time.Duration(math.MaxInt64)
+
+// waits are timers that nobody uses: a context with a deadline for each claim costs several times as much.
+var waits = sync.Pool{New: func() any { return time.NewTimer(forever) }}
+
+// within is wait that ends with context.DeadlineExceeded after most.
+func (o *op) within(ctx context.Context, most time.Duration) error {
+	select {
+	case <-o.group.done:
+		return o.err
+	default:
+	}
+	timer := waits.Get().(*time.Timer)
+	timer.Reset(most)
+	defer func() {
+		timer.Stop() // nothing is received from it after that
+		waits.Put(timer)
+	}()
+	select {
+	case <-o.group.done:
+		return o.err
+	case <-timer.C:
+		return context.DeadlineExceeded
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

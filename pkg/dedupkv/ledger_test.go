@@ -163,7 +163,7 @@ func TestReleasedEffectIsBegunAgainByItsGeneration(t *testing.T) {
 func TestReservedEffectIsClaimedInItsTurnByTheNextOwner(t *testing.T) {
 	store, _ := newStore(t, dedupkv.Options{})
 	l := owned(t, store, first)
-	c, err := l.Reserve(dedupkv.IDOf(key), dedupkv.Judgement{Generation: "gen"}).Wait(t.Context())
+	c, err := l.Reserve(dedupkv.IDOf(key), dedupkv.Judgement{Generation: "gen"}).Wait(t.Context(), time.Minute)
 	if err != nil || c.State != dedupkv.Fresh {
 		t.Fatalf("reservation is %+v, %v", c, err)
 	}
@@ -174,7 +174,7 @@ func TestReservedEffectIsClaimedInItsTurnByTheNextOwner(t *testing.T) {
 	}
 	heir := owned(t, store, second)
 	for range 2 * dedupkv.MostBegun {
-		if _, err := heir.Reserve(dedupkv.IDOf(key), dedupkv.Judgement{Generation: "gen"}).Wait(t.Context()); !errors.Is(err, dedupkv.ErrOpen) {
+		if _, err := heir.Reserve(dedupkv.IDOf(key), dedupkv.Judgement{Generation: "gen"}).Wait(t.Context(), time.Minute); !errors.Is(err, dedupkv.ErrOpen) {
 			t.Fatalf("reservation of what was begun gives %v, want ErrOpen", err)
 		}
 	}
@@ -269,7 +269,7 @@ func TestManyClaimsShareWrites(t *testing.T) {
 		pending[i] = l.Reserve(dedupkv.IDOf(fmt.Sprint("e", i)), dedupkv.Judgement{Generation: "gen"})
 	}
 	for i, p := range pending {
-		if c, err := p.Wait(t.Context()); err != nil || c.State != dedupkv.Fresh {
+		if c, err := p.Wait(t.Context(), time.Minute); err != nil || c.State != dedupkv.Fresh {
 			t.Fatalf("claim %d is %+v, %v", i, c, err)
 		}
 	}

@@ -141,18 +141,18 @@ func (w *Worker) claimOf(x *effect, owner dedupkv.Owner) (dedupkv.Claim, error) 
 			return claim, nil
 		}
 	}
-	ctx, cancel := context.WithTimeout(w.settling, claimWithin)
-	defer cancel()
 	if !x.ledgered {
+		ctx, cancel := context.WithTimeout(w.settling, claimWithin)
+		defer cancel()
 		x.owner.ledger.Note(x.judgement())
 		return w.dedup.Claim(ctx, x.key, owner, x.due.generation)
 	}
 	if x.reserved.made {
-		if claim, err := x.reserved.pending.Wait(ctx); err == nil {
+		if claim, err := x.reserved.pending.Wait(w.settling, claimWithin); err == nil {
 			return claim, nil
 		}
 	}
-	return x.owner.ledger.ClaimID(ctx, x.id, x.judgement())
+	return x.owner.ledger.ClaimID(w.settling, x.id, x.judgement(), claimWithin)
 }
 
 // mostUnrecorded is how many effects may have ended without being on record: a server that does not answer can't make

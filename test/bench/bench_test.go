@@ -90,7 +90,7 @@ func rateUntil(t *testing.T, n int, most time.Duration, count func() int) float6
 		if time.Now().After(deadline) {
 			t.Fatalf("%d of %d after %v", now, n, most)
 		}
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond)
 	}
 }
 
