@@ -27,7 +27,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natstest.Leaks()...) }
 
 // The golden file is what the server has in force: each file's settings, and the defaults of what it leaves open.
 func TestApplyMakesAllStreams(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 	"github.com/tributary-dev/tributary/internal/natstest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natstest.Leaks()...) }
 
 // The writes that are one decision, each as a key's history and what comes of it.
 func TestWrites(t *testing.T) {

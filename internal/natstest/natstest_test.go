@@ -9,7 +9,7 @@ import (
 	"github.com/tributary-dev/tributary/internal/natstest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natstest.Leaks()...) }
 
 func TestRestartKeepsPortAndStore(t *testing.T) {
 	server := natstest.Start(t)
