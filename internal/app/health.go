@@ -1,9 +1,11 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -76,10 +78,11 @@ func (env *environment) watchPartitions(ctx context.Context, w *worker.Worker) e
 	held := time.Now()
 	return every(ctx, lookEvery, func() {
 		status := w.Status()
-		missing := 0
+		missing, why := 0, ""
 		for _, p := range status.Partitions {
 			if !p.Held {
 				missing++
+				why = cmp.Or(why, p.Why)
 			}
 		}
 		if missing == 0 {
@@ -93,7 +96,7 @@ func (env *environment) watchPartitions(ctx context.Context, w *worker.Worker) e
 		case n == 0:
 			env.ready.Set("partitions", true, fmt.Sprintf("stands by: %d workers share all partitions", status.Workers))
 		case missing > 0 && (missing == n || time.Since(held) > patience):
-			env.ready.Set("partitions", false, fmt.Sprintf("waits for %d of its %d partitions", missing, n))
+			env.ready.Set("partitions", false, strings.TrimSuffix(fmt.Sprintf("waits for %d of its %d partitions: %s", missing, n, why), ": "))
 		default:
 			env.ready.Set("partitions", true, fmt.Sprintf("holds %d partitions", n))
 		}

@@ -157,7 +157,7 @@ func (w *Worker) claimOf(x *effect, owner dedupkv.Owner) (dedupkv.Claim, error) 
 
 // mostUnrecorded is how many effects may have ended without being on record: a server that does not answer can't make
 // more of them come again.
-const mostUnrecorded = 512
+const mostUnrecorded = 128
 
 // finish records how an effect has ended, and settles it then. The effect's slot need not wait for that, unless many do.
 func (w *Worker) finish(x *effect, claim dedupkv.Claim, result dedupkv.Result) time.Duration {

@@ -39,6 +39,7 @@ func (p *partition) run(ctx context.Context) {
 		}
 		missing = errors.Is(err, errNoServer) || errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound)
 		log.Info("partition is to be held anew", "reason", err)
+		p.explain(err)
 		p.w.metrics.repins.Inc()
 		if p.w.clock()-began > mostPause {
 			pause = firstPause
@@ -104,6 +105,8 @@ func (p *partition) keep(ctx context.Context, h *hold, fresh bool) error {
 	if err := p.own(ctx, h); err != nil {
 		return err
 	}
+	// Without the ranges nothing may begin: what waits in one is older than what comes, and of what was settled since the record
+	// is kept only for who knows of the range.
 	if err := p.openRanges(ctx, h); err != nil {
 		return err
 	}

@@ -47,6 +47,7 @@ type partition struct {
 
 	mu        sync.Mutex
 	hold      *hold             // nil while the partition is not held
+	why       string            // it is not held, where it was tried
 	first     bool              // nobody holds the partition: its next event pins it to this worker
 	leaving   bool              // nothing begins any more
 	entries   map[uint64]*entry // by stream sequence: what is open, and what was settled above its line's watermark
@@ -83,7 +84,7 @@ func (p *partition) signal() { signal(p.wake) }
 func (p *partition) start(h *hold) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.hold = h
+	p.hold, p.why = h, ""
 	p.acks = acks{first: 1}
 	for _, l := range p.lines {
 		l.restart()
@@ -115,6 +116,13 @@ func (p *partition) stop() {
 	p.closeRanges()
 	p.mu.Unlock()
 	p.drop()
+}
+
+// explain notes why the partition is not held.
+func (p *partition) explain(why error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.why = why.Error()
 }
 
 // interrupt makes the partition be held anew, for a reason that comes from outside.

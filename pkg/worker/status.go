@@ -23,6 +23,8 @@ type PartitionStatus struct {
 	Events    int  `json:"events"`    // in hand
 	Bytes     int  `json:"bytes"`     // of those that are not settled
 	InFlight  int  `json:"in_flight"` // effects that are begun
+
+	Why string `json:"why,omitempty"` // it could not be held the last time; empty once it is
 }
 
 // Status gives a live view. It is safe for concurrent use.
@@ -45,6 +47,7 @@ func (p *partition) status() PartitionStatus {
 	defer p.mu.Unlock()
 	return PartitionStatus{
 		Partition: p.number, Held: p.first || p.hold != nil && p.hold.sure(), Events: len(p.entries), Bytes: p.bytes, InFlight: len(p.running),
+		Why: p.why,
 	}
 }
 
