@@ -16,6 +16,10 @@ import (
 type hold struct {
 	keeper *Keeper
 	record record
+	seen   struct { // another holder's record, and since when it is as it is; of try alone
+		revision uint64
+		at       time.Time
+	}
 
 	mu       sync.Mutex
 	revision uint64    // of the last write that was acknowledged; guarded by mu
@@ -89,7 +93,8 @@ func (h *hold) try(ctx context.Context) (ours bool, err error) {
 		if err := json.Unmarshal(there.Value, &holder); err != nil {
 			return false, fmt.Errorf("holder's record: %w", err)
 		}
-		if !holder.Released && holder.Nonce != h.record.Nonce { // ours: of a try whose answer was given up
+		ours := holder.Nonce == h.record.Nonce // of a try whose answer was given up
+		if !ours && !holder.Released && !h.abandoned(revision) {
 			return false, nil
 		}
 		sent = time.Now()
@@ -104,6 +109,16 @@ func (h *hold) try(ctx context.Context) (ours bool, err error) {
 	default:
 		return false, err
 	}
+}
+
+// abandoned tells whether a holder's record has stayed as it is for so long that its TTL must have ended, counted by our own
+// clock since we first saw it. The server should have removed it; after a kill -9 of NATS one of its streams came back with
+// records that it had removed before, and that no TTL removes any more: nobody would ever lead again.
+func (h *hold) abandoned(revision uint64) bool {
+	if h.seen.revision != revision {
+		h.seen.revision, h.seen.at = revision, time.Now()
+	}
+	return time.Since(h.seen.at) > 2*h.keeper.ttl
 }
 
 // watch says on freed when the lease was given back. Nothing hangs on it: who waits asks by itself too.

@@ -68,6 +68,17 @@ func TestHoldIsExclusive(t *testing.T) {
 	}
 }
 
+// A NATS server that was killed brought such records back: of a holder that is long gone, removed before, without an end.
+func TestRecordThatNoTTLRemovesIsTaken(t *testing.T) {
+	b := bucket(t, natstest.Start(t))
+	if _, err := b.Create(t.Context(), key, []byte(`{"owner":"long gone","nonce":"1"}`), 0); err != nil {
+		t.Fatal(err)
+	}
+	h := hold(t, b, lease.Options{TTL: time.Second})
+	<-h.began
+	h.end()
+}
+
 func TestReleaseIsSeenAtOnce(t *testing.T) {
 	server := natstest.Start(t)
 	first := hold(t, bucket(t, server), lease.Options{TTL: time.Hour})
