@@ -11,6 +11,7 @@ import (
 	"iter"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -72,6 +73,16 @@ func (m *meter) stop(events int) []usage {
 		used = append(used, usage{name, m.s.CPU(name) - m.before[i], events})
 	}
 	return used
+}
+
+// ownCPU is what this process has used: its receivers, and the clients of limits.
+func ownCPU(t *testing.T) time.Duration {
+	t.Helper()
+	var used syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
 // ratePer waits until count reaches n and gives the rate from the first to the last, and how many it is over.

@@ -67,12 +67,17 @@ observers:
     match: {source: shop, entity: public.orders}
     actions: [{name: receiver, type: webhook, url: "%s/orders", secret: env:BENCH_SECRET}]
 `, url))
+	before := ownCPU(t)
 	limit := signedPosts(t, url, n)
+	bare := ownCPU(t) - before
 	count.Store(0)
 	m := startMeter(s, "nats")
+	before = ownCPU(t)
 	s.Start("worker")
+	defer profile(t, s, "webhook", func() bool { return count.Load() > n/10 }, "worker")()
 	rate := rateUntil(t, n, 5*time.Minute, func() int { return int(count.Load()) })
-	cpu := append(m.stop(n), usage{"worker", s.CPU("worker"), n})
+	receiver := ownCPU(t) - before
+	cpu := append(m.stop(n), usage{"worker", s.CPU("worker"), n}, usage{"receiver", receiver, n}, usage{"receiver and client of the limit", bare, n})
 	figure{"stream to signed loopback webhook", rate, limit, "bare signed POSTs", cpu}.print()
 }
 

@@ -26,6 +26,7 @@ import (
 	"log/slog"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tributary-dev/tributary/internal/natskv"
@@ -114,6 +115,8 @@ type Circuits struct {
 
 	kick chan struct{} // one place: something is to be told to the others
 
+	unwell atomic.Int32 // circuits that are not closed; written under mu. While it is 0, who only asks needs no lock
+
 	mu        sync.Mutex
 	all       map[string]*circuit // by name; guarded by mu, with all that they hold
 	listeners []func(name string)
@@ -181,7 +184,7 @@ func (c *Circuits) of(name string) *circuit {
 
 // State tells how a circuit stands here.
 func (c *Circuits) State(name string) State {
-	if c == nil || name == "" {
+	if c == nil || name == "" || c.unwell.Load() == 0 {
 		return Closed
 	}
 	c.mu.Lock()
@@ -195,7 +198,7 @@ func (c *Circuits) State(name string) State {
 // Shut tells whether it is no use to ask for a call now: the circuit is open, and not ready for probes, or another process
 // probes it.
 func (c *Circuits) Shut(name string) bool {
-	if c == nil || name == "" {
+	if c == nil || name == "" || c.unwell.Load() == 0 {
 		return false
 	}
 	c.mu.Lock()
@@ -205,23 +208,11 @@ func (c *Circuits) Shut(name string) bool {
 }
 
 // AllClosed tells whether no circuit is known to be open.
-func (c *Circuits) AllClosed() bool {
-	if c == nil {
-		return true
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, there := range c.all {
-		if there.state != Closed {
-			return false
-		}
-	}
-	return true
-}
+func (c *Circuits) AllClosed() bool { return c == nil || c.unwell.Load() == 0 }
 
 // Opened tells since when a circuit that is not closed is so; zero where it is closed.
 func (c *Circuits) Opened(name string) time.Time {
-	if c == nil || name == "" {
+	if c == nil || name == "" || c.unwell.Load() == 0 {
 		return time.Time{}
 	}
 	c.mu.Lock()

@@ -41,7 +41,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	return m
 }
 
-// measure sets the gauges. The caller holds mu.
+// measure counts the circuits that are not closed, and sets the gauges. The caller holds mu.
 func (c *Circuits) measure() {
 	c.metrics.state.Reset()
 	open, rest := 0, 0.0
@@ -64,4 +64,5 @@ func (c *Circuits) measure() {
 	}
 	c.metrics.state.WithLabelValues(others).Set(rest)
 	c.metrics.open.Set(float64(open))
+	c.unwell.Store(int32(open)) //nolint:gosec // there is memory for fewer
 }
