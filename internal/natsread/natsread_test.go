@@ -34,7 +34,7 @@ func newStream(t *testing.T, n int) jetstream.JetStream {
 	}
 	select {
 	case <-js.PublishAsyncComplete():
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("messages are not acknowledged")
 	}
 	return js

@@ -1,6 +1,7 @@
 package natstest
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -19,7 +20,7 @@ import (
 
 const (
 	reconnectWait = 20 * time.Millisecond
-	readyWithin   = 30 * time.Second
+	readyWithin   = time.Minute
 )
 
 // Servers is a cluster of one test, for streams with replicas.
@@ -44,20 +45,27 @@ func Cluster(t testing.TB, n int) Servers {
 	}
 	js := servers.JetStream(t)
 	deadline := time.Now().Add(readyWithin)
-	for {
-		// A stream on all servers is the fact that says that each of them takes part.
+	again := func(try func() error) {
+		t.Helper()
+		for err := try(); err != nil; err = try() {
+			if time.Now().After(deadline) {
+				t.Fatalf("cluster of %d is not ready within %s: %v", n, readyWithin, err)
+			}
+			time.Sleep(reconnectWait)
+		}
+	}
+	// A stream on all servers is the fact that says that each of them takes part.
+	again(func() error {
 		_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "READY", Replicas: n})
-		if err == nil {
-			break
+		return err
+	})
+	again(func() error {
+		err := js.DeleteStream(t.Context(), "READY")
+		if errors.Is(err, jetstream.ErrStreamNotFound) { // an answer was lost
+			return nil
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("cluster of %d is not ready within %s: %v", n, readyWithin, err)
-		}
-		time.Sleep(reconnectWait)
-	}
-	if err := js.DeleteStream(t.Context(), "READY"); err != nil {
-		t.Fatal(err)
-	}
+		return err
+	})
 	return servers
 }
 

@@ -13,7 +13,7 @@ import (
 	"github.com/tributary-dev/tributary/pkg/events"
 )
 
-const patience = 30 * time.Second
+const patience = time.Minute
 
 func eventually(t *testing.T, what string, fact func() bool) {
 	t.Helper()

@@ -204,7 +204,7 @@ func (r *rig) eventually(what string, is func() bool) {
 	r.t.Helper()
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for !is() {
 		select {
 		case <-ticker.C:

@@ -243,7 +243,7 @@ func (w *running) repins() int {
 	return 0
 }
 
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // eventually waits until the fact holds.
 func eventually(t testing.TB, fact string, holds func() bool) {

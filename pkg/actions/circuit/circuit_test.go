@@ -78,7 +78,7 @@ func call(c *circuit.Circuits, err error) bool {
 
 func await(t *testing.T, fact string, holds func() bool) {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	look := time.NewTicker(time.Millisecond)
 	defer look.Stop()
 	for !holds() {
