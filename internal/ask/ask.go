@@ -72,13 +72,13 @@ func respond(ctx context.Context, msg *nats.Msg, source string, log *slog.Logger
 	defer cancel()
 	var question pgcdc.Ask
 	var r reply
-	if err := json.Unmarshal(msg.Data, &question); err != nil || question.ID == "" || question.Table == "" {
+	if err := json.Unmarshal(msg.Data, &question); err != nil || question.ID == "" || question.Table == "" && !question.Cancel {
 		r.Error, r.Unfit = "the question is not JSON with id and table", true
 	} else if a, err := answer(ctx, question); err != nil {
 		r.Error, r.Unfit = err.Error(), errors.Is(err, pgcdc.ErrUnfit)
 	} else {
 		r.Answer = a
-		if !question.DryRun {
+		if !question.DryRun && !question.Cancel {
 			log.Info("rows were asked for", "source", source, "table", a.Table, "id", a.ID, "who", question.Who)
 		}
 	}

@@ -24,6 +24,9 @@ type snapshotCommand struct {
 	DryRun bool   `help:"Say what would be read, and read nothing."`
 	NoWait bool   `help:"Do not wait for the end."`
 
+	List   bool   `help:"List what is being read, waits to be, and was asked for lately."`
+	Cancel string `help:"End the reading of this ID, which was asked for." placeholder:"ID"`
+
 	Reset string `help:"Set this source up anew: a new slot, a snapshot of all its rows, the next incarnation." placeholder:"SOURCE"`
 	Why   string `default:"reset" help:"With --reset: for the record." placeholder:"TEXT"`
 	Yes   bool   `help:"With --reset: do not ask."`
@@ -35,6 +38,7 @@ func (snapshotCommand) Help() string {
 each comes as a snapshot event behind all that was committed before it was read, and none
 behind a newer change. The events have other ids than those of an earlier reading. The
 reading survives the leader; Ctrl-C ends the waiting alone. The table has to be published.
+--list shows the readings and their ids, --cancel ends one: rows that came stay, no more come.
 
 What --reset is for: a slot that was dropped or lost, a database that was restored, EVENTS that was
 deleted. The next ingest drops the slot if it is there, makes another, and every row comes as an
@@ -47,18 +51,22 @@ until it is done. With --reset: {source, incarnation, epoch}.
 Examples:
   tributary snapshot public.orders --where "status = 'open'" --dry-run
   tributary snapshot public.orders --no-wait
+  tributary snapshot --list
+  tributary snapshot --cancel 4ZQJ...
   tributary snapshot --reset shop --why "the slot was lost" --yes`
 }
 
 // Run asks for rows, or resets a source.
 func (c *snapshotCommand) Run(in *Invocation) error {
 	switch {
+	case (c.List || c.Cancel != "") && (c.Table != "" || c.Where != "" || c.DryRun || c.NoWait || c.Reset != "") || c.List && c.Cancel != "":
+		return usage("--list and --cancel ID go with --source alone")
 	case c.Reset != "" && (c.Table != "" || c.Where != "" || c.DryRun || c.NoWait):
 		return usage("--reset reads all rows of a source: leave out the table and what goes with it")
 	case c.Reset != "":
 		return c.reset(in)
-	case c.Table == "":
-		return usage("say which table to read, or --reset SOURCE")
+	case c.Table == "" && !c.List && c.Cancel == "":
+		return usage("say which table to read, --list, --cancel ID, or --reset SOURCE")
 	}
 	name := c.Source
 	if name == "" && len(in.Config.Sources) == 1 {
@@ -70,6 +78,12 @@ func (c *snapshotCommand) Run(in *Invocation) error {
 	source, err := in.source(name)
 	if err != nil {
 		return err
+	}
+	switch {
+	case c.List:
+		return c.list(in, source.Name)
+	case c.Cancel != "":
+		return c.cancel(in, source.Name)
 	}
 	return in.work(func(d *deployment) error {
 		question := pgcdc.Ask{ID: strings.ToLower(rand.Text()), Table: c.Table, Where: c.Where, Who: who(), DryRun: c.DryRun}
@@ -162,6 +176,25 @@ func (c *snapshotCommand) conclude(in *Invocation, p *printer, view snapshotView
 
 // lookFor finds a reading in the source's position.
 func lookFor(ctx context.Context, stream jetstream.Stream, source, id string) (*pgcdc.Progress, *pgcdc.Ended, error) {
+	list, done, err := readingsOf(ctx, stream, source)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i := range done {
+		if done[i].ID == id {
+			return nil, &done[i], nil
+		}
+	}
+	for i := range list {
+		if list[i].ID == id {
+			return &list[i], nil, nil
+		}
+	}
+	return nil, nil, nil
+}
+
+// readingsOf gives all readings of a source, and the last that were asked for and ended.
+func readingsOf(ctx context.Context, stream jetstream.Stream, source string) ([]pgcdc.Progress, []pgcdc.Ended, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	msg, err := stream.GetLastMsgForSubject(ctx, events.PositionSubject(source))
@@ -176,17 +209,7 @@ func lookFor(ctx context.Context, stream jetstream.Stream, source, id string) (*
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the position of %s: %w", source, err)
 	}
-	for i := range done {
-		if done[i].ID == id {
-			return nil, &done[i], nil
-		}
-	}
-	for i := range list {
-		if list[i].ID == id {
-			return &list[i], nil, nil
-		}
-	}
-	return nil, nil, nil
+	return list, done, nil
 }
 
 // progressLine says how far a reading of rows is.

@@ -21,6 +21,7 @@ type Ask struct {
 	Where  string `json:"where,omitempty"` // an SQL condition on its columns; empty for all rows
 	Who    string `json:"who,omitempty"`
 	DryRun bool   `json:"dry_run,omitempty"`
+	Cancel bool   `json:"cancel,omitempty"` // end the reading of this ID instead; the rest but Who is not heeded
 }
 
 // Answer is what will be read.
@@ -59,6 +60,9 @@ func (a *readings) serve(ctx context.Context) error {
 // ask checks what is asked for, writes it to the log, and returns when it is stored that it is to be read.
 func (a *readings) ask(ctx context.Context, ask Ask) (Answer, error) {
 	var answer Answer
+	if ask.Cancel {
+		return a.askCancel(ctx, ask)
+	}
 	if a.ops != nil && !a.ops[events.OpSnapshot] {
 		return answer, Unfit("source %s publishes no snapshot events: add snapshot to sources[].ops", a.opts.Name)
 	}

@@ -35,12 +35,13 @@ type Progress struct {
 
 // Ended is what came of a reading that was asked for.
 type Ended struct {
-	ID    string     `json:"id"`
-	LSN   events.LSN `json:"lsn"`
-	Table string     `json:"table"`
-	Rows  uint64     `json:"rows"`
-	Error string     `json:"error,omitempty"`
-	Time  time.Time  `json:"time"`
+	ID        string     `json:"id"`
+	LSN       events.LSN `json:"lsn"`
+	Table     string     `json:"table"`
+	Rows      uint64     `json:"rows"`
+	Error     string     `json:"error,omitempty"`
+	Cancelled bool       `json:"cancelled,omitempty"` // Error says by whom
+	Time      time.Time  `json:"time"`
 }
 
 // ReadProgress tells what a position knows of rows that are being read, in their order, and of those that were asked for

@@ -17,10 +17,11 @@ const additionPrefix = ownPrefix + "addition"
 
 // additionMessage is the content of one. It is for the reader of the slot that it names.
 type additionMessage struct {
-	Slot  string   `json:"slot"`
-	Added []uint32 `json:"added,omitempty"` // OIDs of the tables that this transaction adds
-	Asked *asked   `json:"asked,omitempty"` // what somebody asked for
-	Read  string   `json:"read,omitempty"`  // the token of a chunk, whose place this transaction is
+	Slot   string   `json:"slot"`
+	Added  []uint32 `json:"added,omitempty"`  // OIDs of the tables that this transaction adds
+	Asked  *asked   `json:"asked,omitempty"`  // what somebody asked for
+	Cancel *asked   `json:"cancel,omitempty"` // what somebody asked for is not wanted any more: its ID, and who says so
+	Read   string   `json:"read,omitempty"`   // the token of a chunk, whose place this transaction is
 }
 
 // asked is what somebody wants to have read.

@@ -117,6 +117,8 @@ func (a *readings) came(ctx context.Context, t ownTransaction) error {
 		return a.begin(ctx, t, reading{Tables: m.Added})
 	case m.Asked != nil:
 		return a.begin(ctx, t, reading{Tables: []uint32{m.Asked.OID}, Asked: m.Asked})
+	case m.Cancel != nil:
+		return a.cancel(ctx, t, m.Cancel)
 	case m.Read != "":
 		a.mu.Lock()
 		c := a.offered
@@ -150,12 +152,17 @@ func (a *readings) begin(ctx context.Context, t ownTransaction, r reading) error
 	if err := a.store(ctx, t.commit); err != nil {
 		return err
 	}
-	a.mu.Lock()
-	close(a.arrived)
-	a.arrived = make(chan struct{})
-	a.mu.Unlock()
+	a.announce()
 	a.wakeUp()
 	return nil
+}
+
+// announce wakes who waits for what was asked for to be stored.
+func (a *readings) announce() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	close(a.arrived)
+	a.arrived = make(chan struct{})
 }
 
 // store puts a mark with the cursor behind what was put.
@@ -174,6 +181,9 @@ func (a *readings) store(ctx context.Context, commit events.LSN) error {
 // place puts the rows of a chunk where its message came, and moves the cursor behind them, in one step.
 func (a *readings) place(ctx context.Context, commit events.LSN, c *chunk) error {
 	defer close(c.placed)
+	if next, any := a.next(); !any || next.LSN != c.reading.LSN {
+		return nil // it was cancelled meanwhile
+	}
 	good := a.compare(c)
 	if good == 0 && len(c.rows) > 0 {
 		return nil // the same rows are read again
@@ -301,16 +311,21 @@ func (a *readings) end(c *chunk) {
 		if c.failed != nil {
 			e.Error = c.failed.Error()
 		}
-		a.ended = append(a.ended, e)
-		if len(a.ended) > endedKept {
-			a.ended = slices.Clone(a.ended[len(a.ended)-endedKept:])
-		}
+		a.keepEnded(e)
 	}
 	if len(a.pending) == 0 {
 		clear(a.changed)
 		a.report.nothing()
 	}
 	a.opts.Log.Info("rows read", "kind", first.kind(), "rows", first.ReadRows, "bytes", first.ReadBytes)
+}
+
+// keepEnded remembers what came of a reading. The lock is held.
+func (a *readings) keepEnded(e Ended) {
+	a.ended = append(a.ended, e)
+	if len(a.ended) > endedKept {
+		a.ended = slices.Clone(a.ended[len(a.ended)-endedKept:])
+	}
 }
 
 // count adds what was read to the tally, and estimates how long the rest takes.

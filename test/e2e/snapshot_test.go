@@ -108,6 +108,9 @@ func TestASnapshotSurvivesItsLeaderAndRowsCanBeAskedFor(t *testing.T) {
 		"no such table":      {[]string{"public.nothing"}, 2, "not published"},
 		"a second statement": {[]string{"orders", "--where", "true; DROP TABLE orders"}, 2, "syntax error"},
 		"nothing":            {nil, 2, "--reset"},
+		"an unknown reading": {[]string{"--cancel", "none"}, 2, "nothing is known"},
+		"the list":           {[]string{"--list"}, 0, "No rows are being read"},
+		"a list of a table":  {[]string{"orders", "--list"}, 2, "--source alone"},
 		"both":               {[]string{"orders", "--reset", "shop"}, 2, "--reset"},
 	} {
 		r := tributary(t, s, append([]string{"snapshot"}, c.args...)...)
@@ -131,6 +134,19 @@ func TestASnapshotSurvivesItsLeaderAndRowsCanBeAskedFor(t *testing.T) {
 		t.Errorf("what was asked for ends as %+v", asked)
 	}
 	settled("what was asked for is stored")
+	s.Exec(`SELECT pg_advisory_lock(7)`) // holds the next reading's query
+	var waiting struct{ ID string }
+	read(t, s, &waiting, "snapshot", "orders", "--where", "pg_advisory_lock_shared(7) IS NULL AND id < 2", "--no-wait")
+	var second struct{ ID string }
+	read(t, s, &second, "snapshot", "orders", "--where", "id = 3", "--no-wait")
+	if r := tributary(t, s, "snapshot", "--cancel", second.ID); r.status != 0 || !strings.Contains(r.stdout, "is cancelled") {
+		t.Errorf("snapshot --cancel: status %d, %s%s", r.status, r.stdout, r.stderr)
+	}
+	if r := tributary(t, s, "snapshot", "--list"); !strings.Contains(r.stdout, waiting.ID) || !strings.Contains(r.stdout, second.ID) || !strings.Contains(r.stdout, "cancelled by") {
+		t.Errorf("snapshot --list shows\n%s", r.stdout)
+	}
+	s.Exec(`SELECT pg_advisory_unlock(7)`)
+	settled("no reading is left")
 	if got := s.CountEvents("shop") - before; got != rows*9/10+rows/100 {
 		t.Errorf("%d rows were read again", got)
 	}
