@@ -23,6 +23,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/tributary-dev/tributary/pkg/events"
 	"github.com/tributary-dev/tributary/test/harness"
 )
 
@@ -86,8 +87,18 @@ func sendStatus(t *testing.T, frontend *pgproto3.Frontend) {
 	}
 }
 
-// publishAsync stores messages with 4,000 in flight, without order or fence: what NATS takes at the most.
-func publishAsync(t *testing.T, s *harness.System, n, size int) float64 {
+// fenced are headers as ingest sends them: what a message is, and that it may be stored only while nobody else leads.
+func fenced() nats.Header {
+	return nats.Header{
+		"Content-Type":                                {events.ContentType},
+		"Nats-Expected-Last-Subject-Sequence":         {"0"},
+		"Nats-Expected-Last-Subject-Sequence-Subject": {"limit.shop"},
+	}
+}
+
+// publishAsync stores messages with 4,000 in flight, without order: what NATS takes at the most, where there is no header. It
+// gives the server's CPU for each, too.
+func publishAsync(t *testing.T, s *harness.System, n, size int, header nats.Header) (rate float64, cpu time.Duration) {
 	t.Helper()
 	js, err := jetstream.New(s.NATS(), jetstream.WithPublishAsyncMaxPending(4000))
 	if err != nil {
@@ -98,14 +109,14 @@ func publishAsync(t *testing.T, s *harness.System, n, size int) float64 {
 	}
 	defer func() { _ = js.DeleteStream(context.Background(), "LIMIT") }()
 	body := bytes.Repeat([]byte("x"), size)
-	start := time.Now()
+	m, start := startMeter(s, "nats"), time.Now()
 	for range n {
-		if _, err := js.PublishAsync("limit.001.shop.public.orders", body); err != nil {
+		if _, err := js.PublishMsgAsync(&nats.Msg{Subject: "limit.001.shop.public.orders", Header: header, Data: body}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	<-js.PublishAsyncComplete()
-	return float64(n) / time.Since(start).Seconds()
+	return float64(n) / time.Since(start).Seconds(), m.stop(n)[0].total / time.Duration(n)
 }
 
 // publishBatches stores atomic batches of 1,000, one in flight: what NATS can take.
