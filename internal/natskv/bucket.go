@@ -29,6 +29,9 @@ var ErrConflict = errors.New("key was changed by another writer")
 type Entry struct {
 	Value    []byte
 	Revision uint64 // of the write; grows with every write to the bucket
+
+	// Written is when the server took the write, by its clock. It is 0 in what a write gives.
+	Written time.Time
 }
 
 // Bucket is one KV bucket. It is safe for concurrent use.

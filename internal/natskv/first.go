@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -53,10 +54,11 @@ func (b *Bucket) parseMessage(data []byte) (key string, found message, err error
 	var answer struct {
 		Error   *jetstream.APIError `json:"error"`
 		Message struct {
-			Subject  string `json:"subject"`
-			Sequence uint64 `json:"seq"`
-			Header   []byte `json:"hdrs"`
-			Data     []byte `json:"data"`
+			Subject  string    `json:"subject"`
+			Sequence uint64    `json:"seq"`
+			Header   []byte    `json:"hdrs"`
+			Data     []byte    `json:"data"`
+			Time     time.Time `json:"time"`
 		} `json:"message"`
 	}
 	if err := json.Unmarshal(data, &answer); err != nil {
@@ -68,7 +70,7 @@ func (b *Bucket) parseMessage(data []byte) (key string, found message, err error
 		}
 		return "", message{}, answer.Error
 	}
-	found = message{Entry: Entry{Value: answer.Message.Data, Revision: answer.Message.Sequence}}
+	found = message{Entry: Entry{Value: answer.Message.Data, Revision: answer.Message.Sequence, Written: answer.Message.Time}}
 	if len(answer.Message.Header) > 0 {
 		header, err := nats.DecodeHeadersMsg(answer.Message.Header)
 		if err != nil {

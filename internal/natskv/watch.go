@@ -91,7 +91,7 @@ func change(entry jetstream.KeyValueEntry) *Change {
 	}
 	return &Change{
 		Key:     entry.Key(),
-		Entry:   Entry{Value: entry.Value(), Revision: entry.Revision()},
+		Entry:   Entry{Value: entry.Value(), Revision: entry.Revision(), Written: entry.Created()},
 		Removed: entry.Operation() != jetstream.KeyValuePut,
 	}
 }

@@ -26,12 +26,17 @@ type Member struct {
 }
 
 // Members gives the workers that live, the one that started first coming first. An announcement of another version is
-// left out.
+// left out, and so is one that should have ended: a NATS server that was killed was seen to bring such records back.
 func Members(ctx context.Context, js jetstream.JetStream) ([]Member, error) {
+	bucket, err := js.Stream(ctx, streamWorkers)
+	if err != nil {
+		return nil, fmt.Errorf("list workers: %w", err)
+	}
+	ended := bucket.CachedInfo().TimeStamp.Add(-2 * memberTTL)
 	list := []Member{}
-	err := natskv.Open(js, events.BucketWorkers).Each(ctx, func(_ string, entry natskv.Entry) error {
+	err = natskv.Open(js, events.BucketWorkers).Each(ctx, func(_ string, entry natskv.Entry) error {
 		var said announcement
-		if err := json.Unmarshal(entry.Value, &said); err != nil || said.V != announcementVersion {
+		if err := json.Unmarshal(entry.Value, &said); err != nil || said.V != announcementVersion || entry.Written.Before(ended) {
 			return nil
 		}
 		partitions := slices.Sorted(slices.Values(said.Partitions))

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/tributary-dev/tributary/internal/natskv"
+	"github.com/tributary-dev/tributary/pkg/events"
 	"github.com/tributary-dev/tributary/pkg/worker"
 )
 
@@ -47,4 +49,26 @@ func TestMembersSayWhichPartitionsTheyHold(t *testing.T) {
 			return m.ID == "second" && len(m.Partitions) == partitions
 		})
 	})
+}
+
+// A NATS server that was killed was seen to bring back records of workers that are gone, which no TTL ends any more.
+func TestAMemberWhoseRecordOutlivedItsTimeIsGone(t *testing.T) {
+	r := newRig(t, 1, hook)
+	if _, err := natskv.Open(r.js, events.BucketWorkers).Put(t.Context(), "gone", []byte(`{"v":1,"id":"gone"}`), 0); err != nil {
+		t.Fatal(err)
+	}
+	ids := func() (ids []string) {
+		members, err := worker.Members(t.Context(), r.js)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range members {
+			ids = append(ids, m.ID)
+		}
+		return ids
+	}
+	if got := ids(); !slices.Equal(got, []string{"gone"}) {
+		t.Fatalf("a record of now names %v, want the one that is gone", got)
+	}
+	eventually(t, "the record counts no more", func() bool { return len(ids()) == 0 })
 }

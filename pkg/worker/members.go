@@ -21,6 +21,7 @@ const (
 	memberTTL     = 3 * time.Second
 	announceEvery = time.Second
 	answerWithin  = 200 * time.Millisecond
+	streamWorkers = "KV_" + events.BucketWorkers
 	subjectPrefix = "$KV." + events.BucketWorkers + "."
 
 	announcementVersion = 1
