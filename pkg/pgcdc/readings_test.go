@@ -200,7 +200,10 @@ func (s *store) step(source ingest.Source, n int) {
 	ctx, cancel := context.WithCancel(context.Background())
 	feed := ingest.NewFeed(1 << 20)
 	done := make(chan error, 1)
-	go func() { done <- source.Run(ctx, s.where(), feed) }()
+	go func() {
+		done <- source.Run(ctx, s.where(), feed)
+		cancel() // where it was refused nothing more comes
+	}()
 	for stored := 0; stored <= n; {
 		batches, err := feed.Take(ctx)
 		if err != nil {

@@ -2,6 +2,7 @@ package pgcdc
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -269,4 +270,73 @@ func TestRowsThatAreAskedForComeAgainAmongTheirChanges(t *testing.T) {
 	if got := counts[name(keyless.LSN)]; got > 0 || len(counts) < 2 {
 		t.Errorf("rows without a key are named by their places: %v", counts)
 	}
+}
+
+// Every boundary between two batches of a small snapshot, and of the reading that goes on with it, is one where it ends.
+func TestASnapshotIsCutOffBehindEachOfItsBatches(t *testing.T) {
+	for cut := 1; ; cut++ {
+		db := newDatabase(t, pgtest.Database(t))
+		db.exec(lastTable + `CREATE TABLE b (id int PRIMARY KEY, n int, doc text); INSERT INTO b SELECT i, 0, repeat('y', 700) FROM generate_series(1, 60) i;
+			CREATE TABLE parted (id int PRIMARY KEY, n int, doc text) PARTITION BY RANGE (id);
+			CREATE TABLE low PARTITION OF parted FOR VALUES FROM (0) TO (100); CREATE TABLE high PARTITION OF parted FOR VALUES FROM (100) TO (200);
+			INSERT INTO parted SELECT i, 0, repeat('z', 700) FROM generate_series(1, 30) i;
+			CREATE TABLE emptied (id int PRIMARY KEY, n int); INSERT INTO emptied SELECT i, 0 FROM generate_series(1, 10) i;
+			CREATE TABLE dropped (id int PRIMARY KEY, n int); INSERT INTO dropped SELECT i, 0 FROM generate_series(1, 10) i;
+			CREATE TABLE was (id int PRIMARY KEY, n int); INSERT INTO was SELECT i, 0 FROM generate_series(1, 10) i`)
+		source := db.source(func(o *Options) { o.Snapshot, o.SnapshotParallel, o.snapshotChunk, o.Log = true, 2, 8192, nil })
+		s := newStore(t)
+		s.step(source, cut)
+		whole := s.where().Position.Phase == ingest.PhaseStreaming
+		db.exec(`UPDATE b SET n = 1 WHERE id % 3 = 0; DELETE FROM b WHERE id % 7 = 0; UPDATE parted SET id = id + 100, n = 1 WHERE id % 5 = 0`)
+		db.exec(`TRUNCATE emptied; INSERT INTO emptied VALUES (77, 7)`)
+		db.exec(`DROP TABLE dropped`)
+		db.exec(`ALTER TABLE was RENAME TO renamed; UPDATE renamed SET n = 2 WHERE id = 3`)
+		s.step(source, 1)
+		db.exec(`UPDATE parted SET id = id - 100, n = 2 WHERE id = 105`)
+		all := end(t, db, s.startConfirming(source, 0, nothing))
+		checkTable(t, db, all, "b")
+		checkTable(t, db, all, "emptied")
+		for table, names := range map[string][]string{"parted": {"low", "high"}, "renamed": {"was", "renamed"}} {
+			if diff := cmp.Diff(db.rows(table), rowsUnder(t, all, names...)); diff != "" {
+				t.Errorf("cut off behind batch %d: %s (-table +events):\n%.1500s", cut, table, diff)
+			}
+		}
+		db.exec(`SELECT pg_drop_replication_slot('tributary_shop')`) // the cluster's, not the database's
+		if whole || t.Failed() {
+			if cut < 8 {
+				t.Errorf("it has %d batches only", cut)
+			}
+			return
+		}
+	}
+}
+
+// rowsUnder gives the rows that events of several tables end in, whose keys are of one.
+func rowsUnder(t *testing.T, all []stored, tables ...string) map[string]int {
+	t.Helper()
+	byKey := map[string]string{}
+	for _, e := range all {
+		event, err := events.Parse([]byte(e.Data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		row, err := event.Row()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Contains(tables, row.Table) {
+			continue
+		}
+		if row.Before != nil {
+			delete(byKey, columns(t, row.Before)["id"])
+		}
+		if row.After != nil {
+			byKey[columns(t, row.After)["id"]] = string(row.After)
+		}
+	}
+	rows := map[string]int{}
+	for _, row := range byKey {
+		rows[row]++
+	}
+	return rows
 }
