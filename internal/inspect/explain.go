@@ -89,11 +89,11 @@ func (s *System) Explain(ctx context.Context, e *StoredEvent, set *observers.Set
 	if err != nil {
 		return nil, err
 	}
-	letters, err := s.lettersOf(ctx, e)
+	traces, err := s.tracesOf(ctx, e)
 	if err != nil {
 		return nil, err
 	}
-	traces, err := s.tracesOf(ctx, e)
+	letters, err := s.lettersOf(ctx, e) // behind the traces: a letter is stored before its trace, and what has none was dropped
 	if err != nil {
 		return nil, err
 	}

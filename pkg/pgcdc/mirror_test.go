@@ -37,7 +37,7 @@ func TestTheMirrorSaysWhatEventsLost(t *testing.T) {
 // TestAMirrorOfAnotherDatabaseIsNoObstacle begins in a copy: its mirror speaks of the original.
 func TestAMirrorOfAnotherDatabaseIsNoObstacle(t *testing.T) {
 	db, s := streamed(t)
-	db.exec(`SELECT pg_drop_replication_slot('tributary_shop')`)
+	db.dropSlot()
 	known := s.state.Mirrored
 	known.SystemID, known.Incarnation = "1", 6
 	fresh := newStore(t)

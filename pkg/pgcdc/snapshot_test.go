@@ -126,7 +126,7 @@ func TestAPartitionedTableThatIsPublishedWholeIsReadByPartitions(t *testing.T) {
 		if diff := cmp.Diff(db.rows("parted"), rowsOf(t, s.all(), "parted")); diff != "" || s.count() != 5000 {
 			t.Errorf("%s: %d events (-table +events):\n%.1000s", name, s.count(), diff)
 		}
-		db.exec(`SELECT pg_drop_replication_slot('tributary_shop')`)
+		db.dropSlot()
 	}
 }
 
@@ -301,7 +301,7 @@ func TestASnapshotIsCutOffBehindEachOfItsBatches(t *testing.T) {
 				t.Errorf("cut off behind batch %d: %s (-table +events):\n%.1500s", cut, table, diff)
 			}
 		}
-		db.exec(`SELECT pg_drop_replication_slot('tributary_shop')`) // the cluster's, not the database's
+		db.dropSlot()
 		if whole || t.Failed() {
 			if cut < 8 {
 				t.Errorf("it has %d batches only", cut)

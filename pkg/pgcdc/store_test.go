@@ -263,6 +263,13 @@ func (d *database) exec(sql string, args ...any) {
 	}
 }
 
+// dropSlot waits until nobody reads the slot, which is the cluster's and not the database's, and drops it.
+func (d *database) dropSlot() {
+	d.t.Helper()
+	waitFor(d.t, "the slot to be free", func() bool { return d.value(`SELECT count(active_pid)::text FROM pg_replication_slots`) == "0" })
+	d.exec(`SELECT pg_drop_replication_slot('tributary_shop')`)
+}
+
 // value reads one text.
 func (d *database) value(sql string, args ...any) string {
 	d.t.Helper()
