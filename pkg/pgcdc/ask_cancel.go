@@ -40,10 +40,8 @@ func (a *readings) askCancel(ctx context.Context, ask Ask) (Answer, error) {
 	switch {
 	case !known:
 		return Answer{}, Unfit("nothing is known of %q: tributary snapshot --list shows what is asked for", ask.ID)
-	case ended != nil && !ended.Cancelled:
-		return Answer{}, Unfit("%s has ended: %d rows of %s were read", ask.ID, ended.Rows, ended.Table)
 	case ended != nil:
-		return Answer{ID: ask.ID, Table: ended.Table, Rows: int64(ended.Rows), LSN: ended.LSN}, nil
+		return ended.cancelled()
 	}
 	content, err := json.Marshal(additionMessage{Slot: a.opts.Slot, Cancel: &asked{ID: ask.ID, Who: ask.Who}})
 	if err != nil {
@@ -61,8 +59,8 @@ func (a *readings) askCancel(ctx context.Context, ask Ask) (Answer, error) {
 		a.mu.Lock()
 		arrived := a.arrived
 		a.mu.Unlock()
-		if _, ended, _ := a.askedFor(ask.ID); ended != nil {
-			return Answer{ID: ask.ID, Table: ended.Table, Rows: int64(ended.Rows), LSN: ended.LSN}, nil
+		if _, ended, _ := a.askedFor(ask.ID); ended != nil { // perhaps before the message came
+			return ended.cancelled()
 		}
 		select {
 		case <-arrived:
@@ -70,6 +68,14 @@ func (a *readings) askCancel(ctx context.Context, ask Ask) (Answer, error) {
 			return Answer{ID: ask.ID, Table: r.Asked.Table}, fmt.Errorf("wait until it comes through the stream: %w", context.Cause(ctx))
 		}
 	}
+}
+
+// cancelled is the answer to who wants a reading to end that has ended.
+func (e *Ended) cancelled() (Answer, error) {
+	if !e.Cancelled {
+		return Answer{}, Unfit("%s has ended: %d rows of %s were read", e.ID, e.Rows, e.Table)
+	}
+	return Answer{ID: e.ID, Table: e.Table, Rows: int64(e.Rows), LSN: e.LSN}, nil
 }
 
 // askedFor finds a reading that somebody asked for, or what came of it.
