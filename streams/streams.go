@@ -75,6 +75,16 @@ func Apply(ctx context.Context, js jetstream.JetStream, options Options) (Applie
 	if err := options.check(); err != nil {
 		return Applied{}, err
 	}
+	return apply(ctx, js, options, func(settings) bool { return true })
+}
+
+// ApplyVolatile is Apply for what NATS keeps in memory alone: a server that starts again has lost it.
+func ApplyVolatile(ctx context.Context, js jetstream.JetStream, options Options) error {
+	_, err := apply(ctx, js, options, func(s settings) bool { return s["storage"] == "memory" })
+	return err
+}
+
+func apply(ctx context.Context, js jetstream.JetStream, options Options, which func(settings) bool) (Applied, error) {
 	a := applier{js: js, options: options, log: options.Log}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
@@ -88,6 +98,9 @@ func Apply(ctx context.Context, js jetstream.JetStream, options Options) (Applie
 		want, err := load(name)
 		if err != nil {
 			return Applied{}, err
+		}
+		if !which(want) {
+			continue
 		}
 		a.override(want, applied)
 		if err := a.one(ctx, want); err != nil {

@@ -47,7 +47,7 @@ func newEffects(env *environment, road *road, concurrency int) (*effects, error)
 		webhook.Type:     webhook.New(transport, secrets, webhook.Options{Version: Version}),
 	}
 	return &effects{
-		actions: cached.New(registry, cache, metrics.cached), cache: cache,
+		actions: cached.New(registry, cache, metrics.cached), cache: cache, js: road.js,
 		lookups: lookup.New(transport, secrets, readers, lookup.Options{Cache: cache, Version: Version, Metrics: metrics.lookup}),
 		end: func() {
 			databases.Close()

@@ -2,13 +2,16 @@ package app
 
 import (
 	"context"
+	"errors"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tributary-dev/tributary/pkg/actions/cached"
 	"github.com/tributary-dev/tributary/pkg/cachekv"
 	"github.com/tributary-dev/tributary/pkg/lookup"
+	"github.com/tributary-dev/tributary/streams"
 )
 
 // effects is what carries effects out: the actions, and the lookups that some of them need before.
@@ -16,6 +19,7 @@ type effects struct {
 	actions *cached.Actions
 	lookups *lookup.Lookups
 	cache   *cachekv.Cache
+	js      jetstream.JetStream
 	end     func() // when nothing runs any more
 }
 
@@ -40,6 +44,11 @@ func (e *effects) keepCache(ctx context.Context, env *environment) error {
 			return nil
 		}
 		env.log.Warn("the cache asks NATS for each value", "error", err)
+		if errors.Is(err, jetstream.ErrBucketNotFound) { // the one server that had it in memory was started again
+			if err := streams.ApplyVolatile(ctx, e.js, streams.Options{Replicas: env.config.NATS.Replicas, Log: env.log}); err != nil && ctx.Err() == nil {
+				env.log.Warn("the bucket of the cache can't be made", "error", err)
+			}
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(cachePause):
