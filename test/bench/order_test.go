@@ -81,6 +81,7 @@ observers:
 `, url, other)})
 	s.Start("ingest", "worker", "jobrunner")
 	s.WaitForLeader()
+	waitForPartitions(t, s)
 	p99 := func() time.Duration {
 		load := s.WriteSteadily(300, 4, 1000, 1)
 		time.Sleep(3 * time.Second) // until it is steady

@@ -97,6 +97,14 @@ observers:
 	figure{"enqueue to settled job", rate, limit, "bare work queue", cpu}.print()
 }
 
+// waitForPartitions waits until the one worker holds all: an event that comes before waits for that, and not for its turn.
+func waitForPartitions(t *testing.T, s *harness.System) {
+	t.Helper()
+	harness.Eventually(t, time.Minute, "the worker holds all partitions", func() bool {
+		return s.Metric("worker", "tributary_worker_partitions_owned") == 16
+	})
+}
+
 // TestCommitToWebhook measures the time from a commit to the arrival of its signed webhook, as the receiver sees it.
 func TestCommitToWebhook(t *testing.T) {
 	const perSecond, seconds = 1000, 10
@@ -129,6 +137,7 @@ observers:
 	})
 	s.Start("ingest", "worker")
 	s.WaitForLeader()
+	waitForPartitions(t, s)
 	const n = perSecond * seconds
 	pace(t, s, n, perSecond)
 	rateUntil(t, n, time.Minute, func() int {
