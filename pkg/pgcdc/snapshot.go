@@ -166,9 +166,12 @@ func (s *snapshot) readAll(ctx context.Context, conns []*pgx.Conn) error {
 	group.Go(func() error { return s.watchSlot(watched) })
 	group.Go(func() error {
 		defer stop()
+		all := make([]*chunkReader, len(conns)) // before one of them moves the position
+		for i, conn := range conns {
+			all[i] = s.newChunkReader(conn)
+		}
 		readers, ctx := errgroup.WithContext(ctx)
-		for _, conn := range conns {
-			reader := s.newChunkReader(conn)
+		for _, reader := range all {
 			readers.Go(func() error { return reader.run(ctx) })
 		}
 		return readers.Wait()
