@@ -32,12 +32,7 @@ func (in incarnations) Raise(ctx context.Context, source string, n uint64) error
 			return nil
 		}
 		value := []byte(strconv.FormatUint(n, 10))
-		if revision == 0 {
-			_, err = in.bucket.Create(ctx, incarnationKey(source), value, 0)
-		} else {
-			_, err = in.bucket.Update(ctx, incarnationKey(source), value, revision, 0)
-		}
-		if !errors.Is(err, natskv.ErrConflict) {
+		if _, err = in.bucket.Swap(ctx, incarnationKey(source), value, revision, 0); !errors.Is(err, natskv.ErrConflict) {
 			return err
 		}
 	}

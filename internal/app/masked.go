@@ -46,12 +46,7 @@ func (m masked) Keep(ctx context.Context, database string, held map[string][]uin
 		if err != nil {
 			return fmt.Errorf("encode %s: %w", m.key(), err)
 		}
-		if revision == 0 {
-			_, err = m.bucket.Create(ctx, m.key(), value, 0)
-		} else {
-			_, err = m.bucket.Update(ctx, m.key(), value, revision, 0)
-		}
-		if !errors.Is(err, natskv.ErrConflict) {
+		if _, err = m.bucket.Swap(ctx, m.key(), value, revision, 0); !errors.Is(err, natskv.ErrConflict) {
 			return err
 		}
 	}

@@ -228,12 +228,7 @@ func (s *Store) swap(ctx context.Context, current Current, revision uint64) erro
 	if err != nil {
 		return fmt.Errorf("encode which observers are in force: %w", err)
 	}
-	if revision == 0 {
-		_, err = s.bucket.Create(ctx, keyCurrent, value, 0)
-	} else {
-		_, err = s.bucket.Update(ctx, keyCurrent, value, revision, 0)
-	}
-	if errors.Is(err, natskv.ErrConflict) {
+	if _, err = s.bucket.Swap(ctx, keyCurrent, value, revision, 0); errors.Is(err, natskv.ErrConflict) {
 		return ErrConflict
 	}
 	return err

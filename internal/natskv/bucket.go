@@ -112,6 +112,14 @@ func (b *Bucket) Update(ctx context.Context, key string, value []byte, revision 
 	return entry.Revision, nil
 }
 
+// Swap is Update, or Create where revision is 0: that of a key that a read found absent.
+func (b *Bucket) Swap(ctx context.Context, key string, value []byte, revision uint64, ttl time.Duration) (uint64, error) {
+	if revision == 0 {
+		return b.Create(ctx, key, value, ttl)
+	}
+	return b.Update(ctx, key, value, revision, ttl)
+}
+
 // Put writes a key whatever it holds, for ttl (as in Create), and gives its revision. Asked again after a lost answer,
 // it may write twice.
 func (b *Bucket) Put(ctx context.Context, key string, value []byte, ttl time.Duration) (uint64, error) {

@@ -199,12 +199,7 @@ func (c *Cache) keep(ctx context.Context, key string, r record, revision uint64,
 		return nil
 	}
 	var err error
-	if revision == 0 {
-		r.revision, err = c.bucket.Create(ctx, kvKey(key), r.encode(), r.ttl)
-	} else {
-		r.revision, err = c.bucket.Update(ctx, kvKey(key), r.encode(), revision, r.ttl)
-	}
-	if errors.Is(err, natskv.ErrConflict) {
+	if r.revision, err = c.bucket.Swap(ctx, kvKey(key), r.encode(), revision, r.ttl); errors.Is(err, natskv.ErrConflict) {
 		c.stale.Add(1)
 		return nil
 	}

@@ -220,12 +220,7 @@ func (l *Ledger) write(ctx context.Context) error {
 	l.unsaved = true
 	l.writes++
 	value := l.state.encode(l.writes, l.want)
-	revision, err := uint64(0), error(nil)
-	if l.revision == 0 {
-		revision, err = l.store.bucket.Create(ctx, l.key, value, 0)
-	} else {
-		revision, err = l.store.bucket.Update(ctx, l.key, value, l.revision, 0)
-	}
+	revision, err := l.store.bucket.Swap(ctx, l.key, value, l.revision, 0)
 	l.metrics.seconds.Observe(time.Since(l.wrote).Seconds())
 	if err != nil {
 		return err

@@ -73,7 +73,7 @@ func (s *Store) SaveWatermark(ctx context.Context, line Line, at events.Sequence
 		if at.Compare(known.At) <= 0 && known.Revision > 0 {
 			return known, nil
 		}
-		revision, err := s.write(ctx, key, value, known.Revision)
+		revision, err := s.bucket.Swap(ctx, key, value, known.Revision, 0)
 		if err == nil {
 			return Watermark{At: at, Revision: revision}, nil
 		}
@@ -84,11 +84,4 @@ func (s *Store) SaveWatermark(ctx context.Context, line Line, at events.Sequence
 			return known, fmt.Errorf("save watermark: %w", err)
 		}
 	}
-}
-
-func (s *Store) write(ctx context.Context, key string, value []byte, revision uint64) (uint64, error) {
-	if revision == 0 {
-		return s.bucket.Create(ctx, key, value, 0)
-	}
-	return s.bucket.Update(ctx, key, value, revision, 0)
 }

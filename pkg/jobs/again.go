@@ -77,11 +77,7 @@ func (s *Store) Retry(ctx context.Context, letter deadletter.Entry, again Again)
 		if err != nil {
 			return "", err
 		}
-		if record == nil {
-			_, err = s.records.Create(ctx, events.KVKey(id), value, 0)
-		} else {
-			_, err = s.records.Update(ctx, events.KVKey(id), value, revision, 0)
-		}
+		_, err = s.records.Swap(ctx, events.KVKey(id), value, revision, 0)
 		switch {
 		case err == nil:
 			if next.Lane != nil {

@@ -77,10 +77,7 @@ func swap(ctx context.Context, bucket *natskv.Bucket, r record, revision uint64)
 	if err != nil {
 		return 0, err
 	}
-	if revision == 0 {
-		return bucket.Create(ctx, stateKey(r.Name), value, r.ttl())
-	}
-	return bucket.Update(ctx, stateKey(r.Name), value, revision, r.ttl())
+	return bucket.Swap(ctx, stateKey(r.Name), value, revision, r.ttl())
 }
 
 // get reads a record; one that is not there, or can't be read, is closed.
