@@ -115,16 +115,9 @@ func Leader(ctx context.Context, nc *nats.Conn, source string, question pgcdc.As
 func try(ctx context.Context, nc *nats.Conn, source string, question []byte) (pgcdc.Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin+time.Second)
 	defer cancel()
-	msg, err := nc.RequestWithContext(ctx, Subject(source), question)
-	if errors.Is(err, nats.ErrNoResponders) {
-		return pgcdc.Answer{}, fmt.Errorf("ask the leader of %s: %w", source, ErrNobody)
-	}
-	if err != nil {
-		return pgcdc.Answer{}, fmt.Errorf("ask the leader of %s: %w", source, err)
-	}
 	var r reply
-	if err := json.Unmarshal(msg.Data, &r); err != nil {
-		return pgcdc.Answer{}, fmt.Errorf("decode the answer of the leader of %s: %w", source, err)
+	if err := request(ctx, nc, source, Subject(source), question, &r); err != nil {
+		return pgcdc.Answer{}, err
 	}
 	switch {
 	case r.Error == "":
@@ -134,4 +127,20 @@ func try(ctx context.Context, nc *nats.Conn, source string, question []byte) (pg
 	default:
 		return pgcdc.Answer{}, fmt.Errorf("the leader of %s: %s", source, r.Error)
 	}
+}
+
+// request asks whoever leads a source something on a subject, once, and reads the answer. It errs with ErrNobody where nobody
+// leads it.
+func request(ctx context.Context, nc *nats.Conn, source, subject string, question []byte, answer any) error {
+	msg, err := nc.RequestWithContext(ctx, subject, question)
+	if errors.Is(err, nats.ErrNoResponders) {
+		err = ErrNobody
+	}
+	if err != nil {
+		return fmt.Errorf("ask the leader of %s: %w", source, err)
+	}
+	if err := json.Unmarshal(msg.Data, answer); err != nil {
+		return fmt.Errorf("decode the answer of the leader of %s: %w", source, err)
+	}
+	return nil
 }

@@ -3,7 +3,6 @@ package ask
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -45,15 +44,6 @@ func ServeStanding(ctx context.Context, nc *nats.Conn, source string, stand func
 func Standing(ctx context.Context, nc *nats.Conn, source string) (s ingest.Standing, err error) {
 	ctx, cancel := context.WithTimeout(ctx, standsWithin)
 	defer cancel()
-	msg, err := nc.RequestWithContext(ctx, StandingSubject(source), nil)
-	if errors.Is(err, nats.ErrNoResponders) {
-		err = ErrNobody
-	}
-	if err != nil {
-		return s, fmt.Errorf("ask the leader of %s: %w", source, err)
-	}
-	if err := json.Unmarshal(msg.Data, &s); err != nil {
-		return s, fmt.Errorf("decode the answer of the leader of %s: %w", source, err)
-	}
-	return s, nil
+	err = request(ctx, nc, source, StandingSubject(source), nil, &s)
+	return s, err
 }

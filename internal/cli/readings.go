@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,40 +31,42 @@ func (c *snapshotCommand) list(in *Invocation, source string) error {
 			p.line("No rows are being read, and none were asked for lately.")
 		}
 		for _, r := range reading {
-			p.line("%-26s  %s", orDash(r.ID), progressLine(r))
+			p.line("%-26s  %s", cmp.Or(r.ID, "-"), progressLine(r))
 		}
 		for _, e := range ended {
 			state := "done"
-			if e.Error != "" && !e.Cancelled {
-				state = "failed: "
-			} else if e.Cancelled {
-				state = ""
+			switch {
+			case e.Cancelled:
+				state = clean(e.Error)
+			case e.Error != "":
+				state = "failed: " + clean(e.Error)
 			}
-			p.line("%-26s  rows of %s: %s, %d rows, %s", e.ID, clean(e.Table), strings.TrimSpace(state+clean(e.Error)), e.Rows, e.Time.Format("2006-01-02 15:04:05"))
+			p.line("%-26s  rows of %s: %s, %d rows, %s", e.ID, clean(e.Table), state, e.Rows, e.Time.Format("2006-01-02 15:04:05"))
 		}
 		return p.err
 	})
 }
 
-func orDash(text string) string {
-	if text == "" {
-		return "-"
+// askLeader asks whoever leads a source about readings of it.
+func askLeader(in *Invocation, d *deployment, source string, question pgcdc.Ask) (pgcdc.Answer, error) {
+	ctx, cancel := context.WithTimeout(in.Ctx, answerWithin)
+	defer cancel()
+	answer, err := ask.Leader(ctx, d.nc, source, question)
+	switch {
+	case errors.Is(err, pgcdc.ErrUnfit):
+		return answer, usage("%v", err)
+	case errors.Is(err, ask.ErrNobody):
+		return answer, fmt.Errorf("%w: is ingest running, and its first snapshot done? tributary status tells", err)
+	default:
+		return answer, err
 	}
-	return text
 }
 
 // cancel has whoever leads the source end a reading.
 func (c *snapshotCommand) cancel(in *Invocation, source string) error {
 	return in.work(func(d *deployment) error {
-		asking, cancel := context.WithTimeout(in.Ctx, answerWithin)
-		defer cancel()
-		answer, err := ask.Leader(asking, d.nc, source, pgcdc.Ask{ID: strings.ToLower(c.Cancel), Who: who(), Cancel: true})
-		switch {
-		case errors.Is(err, pgcdc.ErrUnfit):
-			return usage("%v", err)
-		case errors.Is(err, ask.ErrNobody):
-			return fmt.Errorf("%w: is ingest running, and its first snapshot done? tributary status tells", err)
-		case err != nil:
+		answer, err := askLeader(in, d, source, pgcdc.Ask{ID: strings.ToLower(c.Cancel), Who: who(), Cancel: true})
+		if err != nil {
 			return err
 		}
 		if in.wantsJSON() {

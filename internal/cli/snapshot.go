@@ -4,14 +4,12 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/tributary-dev/tributary/internal/ask"
 	"github.com/tributary-dev/tributary/pkg/events"
 	"github.com/tributary-dev/tributary/pkg/ingest"
 	"github.com/tributary-dev/tributary/pkg/pgcdc"
@@ -87,15 +85,8 @@ func (c *snapshotCommand) Run(in *Invocation) error {
 	}
 	return in.work(func(d *deployment) error {
 		question := pgcdc.Ask{ID: strings.ToLower(rand.Text()), Table: c.Table, Where: c.Where, Who: who(), DryRun: c.DryRun}
-		asking, cancel := context.WithTimeout(in.Ctx, answerWithin)
-		defer cancel()
-		answer, err := ask.Leader(asking, d.nc, source.Name, question)
-		switch {
-		case errors.Is(err, pgcdc.ErrUnfit):
-			return usage("%v", err)
-		case errors.Is(err, ask.ErrNobody):
-			return fmt.Errorf("%w: is ingest running, and its first snapshot done? tributary status tells", err)
-		case err != nil:
+		answer, err := askLeader(in, d, source.Name, question)
+		if err != nil {
 			return err
 		}
 		view := snapshotView{ID: answer.ID, Source: source.Name, Table: answer.Table, Rows: uint64(max(answer.Rows, 0)), Bytes: answer.Bytes, LSN: answer.LSN}
