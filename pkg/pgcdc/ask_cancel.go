@@ -27,7 +27,7 @@ func (a *readings) cancel(ctx context.Context, t ownTransaction, which *asked) e
 	}
 	a.mu.Unlock()
 	a.opts.Log.Info("the reading of rows was cancelled", "id", which.ID, "table", r.Asked.Table, "who", which.Who, "rows", r.ReadRows)
-	if err := a.store(ctx, t.commit); err != nil {
+	if err := a.store(ctx, t.commit+1); err != nil {
 		return err
 	}
 	a.announce()

@@ -63,15 +63,7 @@ func (a *readings) moved(ctx context.Context, rel *relation, before, key string,
 	if err != nil || !noted {
 		return err
 	}
-	a.mu.Lock()
-	encoded, err := readingsCursor{a.pending, a.ended}.encode()
-	a.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	a.out.position.Cursor = encoded
-	a.out.mark(0)
-	return a.out.flush(ctx)
+	return a.store(ctx, 0)
 }
 
 func (a *readings) noteMoved(rel *relation, before, key string, xid uint32) (noted bool, err error) {
@@ -124,11 +116,7 @@ func (a *readings) noteUnseen(first *reading, c *chunk) error {
 func (a *readings) settle(first *reading, c *chunk) {
 	read := map[string]bool{}
 	for i := range c.rows {
-		var key []byte
-		for _, k := range c.table.relation.key {
-			key = appendPart(key, c.rows[i].values[k])
-		}
-		read[string(key)] = true
+		read[string(c.appendKey(nil, i))] = true
 	}
 	first.Again = slices.DeleteFunc(slices.Clone(first.Again), func(e again) bool {
 		asked := slices.ContainsFunc(c.again, func(other again) bool {

@@ -42,9 +42,7 @@ func (a *readings) compare(c *chunk) (good int) {
 	for n := range c.rows {
 		key = key[:0]
 		if keyed {
-			for _, i := range c.table.relation.key {
-				key = appendPart(key, c.rows[n].values[i])
-			}
+			key = c.appendKey(key, n)
 		} else {
 			for _, value := range c.rows[n].values {
 				key = appendPart(key, value)
@@ -166,6 +164,14 @@ func fieldsKey(rel *relation, row, old []field) string {
 		key = appendPart(key, f.text)
 	}
 	return string(key)
+}
+
+// appendKey appends the name of a row of a chunk by its key columns, which is that of fieldsKey.
+func (c *chunk) appendKey(dst []byte, row int) []byte {
+	for _, i := range c.table.relation.key {
+		dst = appendPart(dst, c.rows[row].values[i])
+	}
+	return dst
 }
 
 // appendPart appends a text behind its length, so that no two lists of texts are the same.

@@ -149,7 +149,7 @@ func (a *readings) begin(ctx context.Context, t ownTransaction, r reading) error
 	}
 	a.pending = append(a.pending, r)
 	a.mu.Unlock()
-	if err := a.store(ctx, t.commit); err != nil {
+	if err := a.store(ctx, t.commit+1); err != nil {
 		return err
 	}
 	a.announce()
@@ -165,8 +165,8 @@ func (a *readings) announce() {
 	a.arrived = make(chan struct{})
 }
 
-// store puts a mark with the cursor behind what was put.
-func (a *readings) store(ctx context.Context, commit events.LSN) error {
+// store puts a mark with the cursor behind what was put; every commit that begins before end came.
+func (a *readings) store(ctx context.Context, end events.LSN) error {
 	a.mu.Lock()
 	encoded, err := readingsCursor{a.pending, a.ended}.encode()
 	a.mu.Unlock()
@@ -174,7 +174,7 @@ func (a *readings) store(ctx context.Context, commit events.LSN) error {
 		return err
 	}
 	a.out.position.Cursor = encoded
-	a.out.mark(commit + 1)
+	a.out.mark(end)
 	return a.out.flush(ctx)
 }
 
@@ -202,7 +202,7 @@ func (a *readings) place(ctx context.Context, commit events.LSN, c *chunk) error
 		if read, err = a.fill(ctx, commit, c, from, &index); err != nil {
 			return err
 		}
-		if err := a.store(ctx, commit); err != nil {
+		if err := a.store(ctx, commit+1); err != nil {
 			return err
 		}
 		if read >= len(c.rows) {
