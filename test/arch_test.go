@@ -44,7 +44,7 @@ var imports = map[string][]string{
 	"pkg/checkpoint":     {"pkg/events"},
 	"pkg/publish":        {"pkg/events"},
 	"pkg/observers":      {"pkg/events", "pkg/retry", "pkg/actions", "pkg/actions/secret", "pkg/observers/expr"},
-	"pkg/observers/expr": {"pkg/events"},
+	"pkg/observers/expr": {"pkg/actions", "pkg/events"},
 	"pkg/worker":         {"pkg/events", "pkg/retry", "pkg/actions", "pkg/actions/circuit", "pkg/observers", "pkg/dedupkv", "pkg/jobs", "pkg/deadletter", "internal/natskv", "pkg/trace"},
 	"pkg/dedupkv":        {"pkg/events", "internal/natskv"},
 	"pkg/cachekv":        {"pkg/events", "internal/natskv"},
@@ -84,7 +84,7 @@ var imports = map[string][]string{
 	"internal/ask": {"pkg/ingest", "pkg/pgcdc"},
 
 	// The leaves.
-	"internal/config":         {"pkg/events"},
+	"internal/config":         {"pkg/actions", "pkg/events"},
 	"internal/dev/natsserver": {},
 	"internal/demo":           {},
 	"internal/freeport":       {},

@@ -3,13 +3,13 @@ package cli
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/url"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/tributary-dev/tributary/internal/inspect"
+	"github.com/tributary-dev/tributary/pkg/actions"
 	"github.com/tributary-dev/tributary/pkg/actions/circuit"
 )
 
@@ -155,23 +155,12 @@ func checkCircuit(name string) error {
 	case err != nil || u.Hostname() == "":
 		return usage("an endpoint is scheme://host:port, got %q", name)
 	case u.Port() == "" || u.Path != "" || u.RawQuery != "" || u.User != nil:
-		port := map[string]string{"http": "80", "https": "443"}[u.Scheme]
-		return usage("an endpoint is scheme://host:port and no more: write %s", strings.ToLower(u.Scheme+"://"+net.JoinHostPort(u.Hostname(), portOr(u.Port(), port))))
+		whole, _ := actions.EndpointOf(u)
+		return usage("an endpoint is scheme://host:port and no more: write %s", whole)
 	case name != strings.ToLower(name):
 		return usage("an endpoint is in small letters: write %s", strings.ToLower(name))
 	default:
 		return nil
-	}
-}
-
-func portOr(port, fallback string) string {
-	switch {
-	case port != "":
-		return port
-	case fallback != "":
-		return fallback
-	default:
-		return "port"
 	}
 }
 

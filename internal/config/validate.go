@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/tributary-dev/tributary/pkg/actions"
 	"github.com/tributary-dev/tributary/pkg/events"
 )
 
@@ -151,14 +152,10 @@ func wholeEndpoint(name string) string {
 	if err != nil || u.Hostname() == "" {
 		return example
 	}
-	port := u.Port()
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	if whole, known := actions.EndpointOf(u); known {
+		return whole
 	}
-	if port == "" {
-		return example
-	}
-	return strings.ToLower(u.Scheme + "://" + net.JoinHostPort(u.Hostname(), port))
+	return example
 }
 
 func validRate(text string) bool {

@@ -3,11 +3,12 @@ package expr
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
+
+	"github.com/tributary-dev/tributary/pkg/actions"
 )
 
 // URL is a text that is an absolute http or https URL. Its scheme, host and port are literal. A value in its path is
@@ -174,9 +175,8 @@ func endpointOf(origin string) (string, error) {
 		}
 		return "", fmt.Errorf("the URL %q is invalid: %w", origin, err)
 	}
-	port := map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	switch host := u.Hostname(); {
-	case port == "":
+	case u.Scheme != "http" && u.Scheme != "https":
 		return "", fmt.Errorf("a URL begins with http:// or https://, got %q", origin)
 	case !validHost(host):
 		return "", fmt.Errorf("the URL's host %q is not a name or an address", host)
@@ -184,9 +184,9 @@ func endpointOf(origin string) (string, error) {
 		if n, err := strconv.Atoi(u.Port()); err != nil || n < 1 || n > 65535 {
 			return "", fmt.Errorf("the URL's port is from 1 to 65535, got %s", u.Port())
 		}
-		port = u.Port()
 	}
-	return strings.ToLower(u.Scheme + "://" + net.JoinHostPort(u.Hostname(), port)), nil
+	endpoint, _ := actions.EndpointOf(u) // each of these schemes has a port
+	return endpoint, nil
 }
 
 func validHost(host string) bool {
