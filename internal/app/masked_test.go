@@ -1,10 +1,7 @@
 package app_test
 
 import (
-	"context"
 	"testing"
-
-	"github.com/jackc/pgx/v5"
 
 	"github.com/tributary-dev/tributary/internal/app"
 	"github.com/tributary-dev/tributary/internal/natstest"
@@ -15,17 +12,7 @@ import (
 func TestADetachedPartitionStaysMaskedAfterARestart(t *testing.T) {
 	server := natstest.Start(t)
 	database := pgtest.Database(t)
-	conn, err := pgx.Connect(t.Context(), database)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.WithoutCancel(t.Context()))
-	exec := func(sql string) {
-		t.Helper()
-		if _, err := conn.Exec(t.Context(), sql); err != nil {
-			t.Fatal(err)
-		}
-	}
+	exec := pgtest.Exec(t, database)
 	js := server.JetStream(t)
 	exec(`CREATE TABLE users (id int PRIMARY KEY, email text) PARTITION BY RANGE (id);
 		CREATE TABLE users_1 PARTITION OF users FOR VALUES FROM (0) TO (10); CREATE TABLE users_2 PARTITION OF users FOR VALUES FROM (10) TO (20);

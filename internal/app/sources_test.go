@@ -2,12 +2,10 @@ package app_test
 
 import (
 	"bytes"
-	"context"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tributary-dev/tributary/internal/app"
@@ -19,17 +17,7 @@ import (
 func TestEachSourceOfAProcessPublishesWhatItIsToldTo(t *testing.T) {
 	server := natstest.Start(t)
 	database := pgtest.Database(t)
-	conn, err := pgx.Connect(t.Context(), database)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.WithoutCancel(t.Context()))
-	exec := func(sql string) {
-		t.Helper()
-		if _, err := conn.Exec(t.Context(), sql); err != nil {
-			t.Fatal(err)
-		}
-	}
+	exec := pgtest.Exec(t, database)
 	exec(`CREATE TABLE users (id int PRIMARY KEY, email text, status text, password text); ALTER TABLE users REPLICA IDENTITY FULL;
 		CREATE TABLE sessions (id int PRIMARY KEY); INSERT INTO users VALUES (1, 'SECRET', 'new', 'SECRET')`)
 	ingest := run(t, "ingest", app.Ingest, `

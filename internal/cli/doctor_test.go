@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"os"
@@ -9,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tributary-dev/tributary/internal/config"
@@ -102,17 +100,7 @@ func TestDoctorFindsWhatWaits(t *testing.T) {
 func TestDoctorFindsWhatIsWrongWithADatabase(t *testing.T) {
 	w := newWorld(t)
 	url := pgtest.Database(t)
-	conn, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
-	exec := func(sql string) {
-		t.Helper()
-		if _, err := conn.Exec(t.Context(), sql); err != nil {
-			t.Fatal(err)
-		}
-	}
+	exec := pgtest.Exec(t, url)
 	const slot = "doctor_test"
 	w.config.Sources = []config.Source{{Name: "shop", Postgres: config.NewSecret(url), Tables: []string{"public.*"}, Slot: slot, Publication: "p"}}
 	exec(`CREATE TABLE orders (id int PRIMARY KEY, status text)`)

@@ -83,9 +83,15 @@ func DatabaseOn(t testing.TB, address string) string {
 // DATABASE_URL is never taken for it.
 func Server(t testing.TB, settings map[string]string) *postgres.Server {
 	t.Helper()
+	return start(t, filepath.Join(t.TempDir(), "data"), settings)
+}
+
+// start starts a server on a data directory until the test's end.
+func start(t testing.TB, dir string, settings map[string]string) *postgres.Server {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	server, err := postgres.Start(ctx, postgres.Options{Dir: filepath.Join(t.TempDir(), "data"), Settings: settings, NoSync: true})
+	server, err := postgres.Start(ctx, postgres.Options{Dir: dir, Settings: settings, NoSync: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,6 +103,22 @@ func Server(t testing.TB, settings map[string]string) *postgres.Server {
 		}
 	})
 	return server
+}
+
+// Exec gives what runs SQL over one connection, which lasts until the test's end.
+func Exec(t testing.TB, url string) func(sql string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return func(sql string) {
+		t.Helper()
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func startShared() {

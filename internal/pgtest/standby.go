@@ -43,18 +43,7 @@ func Standby(t testing.TB, primary *postgres.Server, settings map[string]string)
 		"hot_standby_feedback": "on",
 	}
 	maps.Copy(all, settings)
-	server, err := postgres.Start(ctx, postgres.Options{Dir: dir, Settings: all, NoSync: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		if err := server.Kill(ctx); err != nil {
-			t.Errorf("end the standby: %v", err)
-		}
-	})
-	return server
+	return start(t, dir, all)
 }
 
 // copyData copies a data directory that no server has open, as one of a standby.

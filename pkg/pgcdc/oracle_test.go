@@ -8,7 +8,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tributary-dev/tributary/internal/pgtest"
-	"github.com/tributary-dev/tributary/pkg/events"
 )
 
 const manyTypes = `
@@ -75,14 +74,7 @@ func TestSnapshotAndStreamGiveWhatRowToJSONGives(t *testing.T) {
 // stream does not have.
 func checkAfter(t *testing.T, where string, e stored, want string) {
 	t.Helper()
-	event, err := events.Parse([]byte(e.Data))
-	if err != nil {
-		t.Fatal(err)
-	}
-	row, err := event.Row()
-	if err != nil {
-		t.Fatal(err)
-	}
+	row := e.row(t)
 	got, expected := members(t, row.After), members(t, []byte(want))
 	n := 0
 	for _, m := range expected {

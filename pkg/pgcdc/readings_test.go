@@ -26,14 +26,7 @@ func follow(t *testing.T, all []stored, table string) map[string]image {
 	t.Helper()
 	rows, newest, gone := map[string]image{}, map[string]int{}, map[string]bool{}
 	for _, e := range all {
-		event, err := events.Parse([]byte(e.Data))
-		if err != nil {
-			t.Fatal(err)
-		}
-		row, err := event.Row()
-		if err != nil {
-			t.Fatal(err)
-		}
+		row := e.row(t)
 		if row.Table != table {
 			continue
 		}

@@ -161,14 +161,7 @@ func replay(t *testing.T, all []stored) map[string]string {
 	t.Helper()
 	rows := map[string]string{}
 	for _, e := range all {
-		event, err := events.Parse([]byte(e.Data))
-		if err != nil {
-			t.Fatal(err)
-		}
-		row, err := event.Row()
-		if err != nil {
-			t.Fatal(err)
-		}
+		row := e.row(t)
 		id := func(key []byte) string { return string(key[len(`{"id":`) : len(key)-1]) }
 		if row.Before != nil {
 			delete(rows, id(row.Before))

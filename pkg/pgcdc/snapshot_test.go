@@ -25,14 +25,7 @@ func rowsOf(t *testing.T, all []stored, tables ...string) map[string]int {
 	t.Helper()
 	rows := map[string]int{}
 	for _, e := range all {
-		event, err := events.Parse([]byte(e.Data))
-		if err != nil {
-			t.Fatal(err)
-		}
-		row, err := event.Row()
-		if err != nil {
-			t.Fatal(err)
-		}
+		row := e.row(t)
 		of := false
 		for _, table := range tables {
 			of = of || table == row.Table
@@ -316,14 +309,7 @@ func rowsUnder(t *testing.T, all []stored, tables ...string) map[string]int {
 	t.Helper()
 	byKey := map[string]string{}
 	for _, e := range all {
-		event, err := events.Parse([]byte(e.Data))
-		if err != nil {
-			t.Fatal(err)
-		}
-		row, err := event.Row()
-		if err != nil {
-			t.Fatal(err)
-		}
+		row := e.row(t)
 		if !slices.Contains(tables, row.Table) {
 			continue
 		}

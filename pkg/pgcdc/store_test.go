@@ -29,6 +29,19 @@ type stored struct {
 	Through           events.LSN
 }
 
+func (s stored) row(t testing.TB) *events.Row {
+	t.Helper()
+	event, err := events.Parse([]byte(s.Data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	row, err := event.Row()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return row
+}
+
 // store stands for EVENTS: it takes what a feed brings, and knows from where to go on.
 type store struct {
 	t testing.TB

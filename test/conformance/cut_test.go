@@ -96,17 +96,7 @@ func TestEveryKillPointOfATransaction(t *testing.T) {
 		t.Fatal(err)
 	}
 	url := pgtest.Database(t)
-	conn, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.WithoutCancel(t.Context()))
-	exec := func(sql string) {
-		t.Helper()
-		if _, err := conn.Exec(t.Context(), sql); err != nil {
-			t.Fatal(err)
-		}
-	}
+	exec := pgtest.Exec(t, url)
 	exec(`CREATE TABLE t (id int PRIMARY KEY, note text); ALTER TABLE t REPLICA IDENTITY FULL; INSERT INTO t VALUES (0)`)
 	session := func(n int, wrap func(ingest.Source) ingest.Source) {
 		t.Helper()
