@@ -1,9 +1,7 @@
 package egress_test
 
 import (
-	"bufio"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -15,68 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tributary-dev/tributary/pkg/actions/actionstest"
 	"github.com/tributary-dev/tributary/pkg/actions/egress"
 )
-
-// script is what a raw receiver does with the nth request of all, from 0, that came over conn: what it leaves open waits
-// for the next one.
-type script func(n int, conn net.Conn, request *http.Request)
-
-// raw starts a receiver that does what a script says; ended gets a value for each connection that it is through with.
-func raw(t *testing.T, secure bool, do script) (url string, count func() int, ended chan struct{}) {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	scheme := "http://"
-	if secure {
-		scheme = "https://"
-		server := httptest.NewUnstartedServer(nil)
-		server.StartTLS() // for its certificate
-		server.Close()
-		listener = tls.NewListener(listener, server.TLS)
-	}
-	var mu sync.Mutex
-	requests := 0
-	ended = make(chan struct{}, 1000)
-	var serving sync.WaitGroup
-	serve := func(conn net.Conn) {
-		defer func() { _ = conn.Close(); ended <- struct{}{} }()
-		reader := bufio.NewReader(conn)
-		for {
-			request, err := http.ReadRequest(reader)
-			if err != nil {
-				return
-			}
-			mu.Lock()
-			n := requests
-			requests++
-			mu.Unlock()
-			if request.ContentLength < 1<<20 {
-				_, _ = io.Copy(io.Discard, request.Body)
-			}
-			if do(n, conn, request); request.Close {
-				return
-			}
-		}
-	}
-	serving.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() { serve(conn) })
-		}
-	})
-	t.Cleanup(func() { _ = listener.Close(); serving.Wait() })
-	return scheme + listener.Addr().String(), func() int {
-		mu.Lock()
-		defer mu.Unlock()
-		return requests
-	}, ended
-}
 
 // to gives a transport that reaches raw receivers, secure ones too. It is closed before they are waited for.
 func to(t *testing.T) *egress.Transport {
@@ -111,7 +50,7 @@ func TestARequestIsSentOnce(t *testing.T) {
 	for _, method := range []string{"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "POST", "PATCH"} {
 		for _, body := range []string{"", "{}"} {
 			t.Run(method+" "+body, func(t *testing.T) {
-				url, count, _ := raw(t, false, func(n int, conn net.Conn, request *http.Request) {
+				url, count, _ := actionstest.Raw(t, false, func(n int, conn net.Conn, request *http.Request) {
 					if n == 1 {
 						request.Close = true
 						return
@@ -136,7 +75,7 @@ func TestARequestIsSentOnce(t *testing.T) {
 func TestAConnectionThatHasEndedIsNotUsed(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		t.Run(fmt.Sprintf("secure %t", secure), func(t *testing.T) {
-			url, count, ended := raw(t, secure, func(_ int, conn net.Conn, request *http.Request) {
+			url, count, ended := actionstest.Raw(t, secure, func(_ int, conn net.Conn, request *http.Request) {
 				say(conn, empty)
 				request.Close = true
 			})
@@ -164,7 +103,7 @@ func TestWhatWasNotAskedForAnswersNothing(t *testing.T) {
 		} {
 			t.Run(fmt.Sprintf("%s, secure %t", name, secure), func(t *testing.T) {
 				said := make(chan struct{})
-				url, _, _ := raw(t, secure, func(n int, conn net.Conn, _ *http.Request) {
+				url, _, _ := actionstest.Raw(t, secure, func(n int, conn net.Conn, _ *http.Request) {
 					if n > 0 {
 						say(conn, "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
 						return
@@ -210,7 +149,7 @@ func TestAnswersOfManyKinds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var mu sync.Mutex
 			conns := make(map[net.Conn]bool)
-			url, _, _ := raw(t, false, func(_ int, conn net.Conn, request *http.Request) {
+			url, _, _ := actionstest.Raw(t, false, func(_ int, conn net.Conn, request *http.Request) {
 				mu.Lock()
 				conns[conn] = true
 				mu.Unlock()
@@ -235,7 +174,7 @@ func TestAnswersOfManyKinds(t *testing.T) {
 
 func TestALargeBodyIsRefusedBeforeItIsRead(t *testing.T) {
 	for _, secure := range []bool{false, true} {
-		url, _, _ := raw(t, secure, func(_ int, conn net.Conn, _ *http.Request) {
+		url, _, _ := actionstest.Raw(t, secure, func(_ int, conn net.Conn, _ *http.Request) {
 			say(conn, "HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno")
 		})
 		status, answer, err := ask(t.Context(), to(t), "POST", url, strings.Repeat("x", 16<<20))
@@ -252,7 +191,7 @@ func TestACallEndsWithItsContext(t *testing.T) {
 		for _, size := range []int{2, 64 << 20} {
 			t.Run(fmt.Sprintf("%s, %d bytes sent", name, size), func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
-				url, _, ended := raw(t, false, func(_ int, conn net.Conn, _ *http.Request) {
+				url, _, ended := actionstest.Raw(t, false, func(_ int, conn net.Conn, _ *http.Request) {
 					say(conn, says)
 					cancel()
 				})
@@ -267,7 +206,7 @@ func TestACallEndsWithItsContext(t *testing.T) {
 }
 
 func TestIdleConnectionsEnd(t *testing.T) {
-	url, _, ended := raw(t, false, func(_ int, conn net.Conn, _ *http.Request) { say(conn, empty) })
+	url, _, ended := actionstest.Raw(t, false, func(_ int, conn net.Conn, _ *http.Request) { say(conn, empty) })
 	transport := to(t)
 	egress.IdleFor(transport, 50*time.Millisecond)
 	for range 3 {

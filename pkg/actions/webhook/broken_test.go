@@ -1,67 +1,30 @@
 package webhook_test
 
 import (
-	"bufio"
 	"io"
 	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/tributary-dev/tributary/pkg/actions"
+	"github.com/tributary-dev/tributary/pkg/actions/actionstest"
 	"github.com/tributary-dev/tributary/pkg/actions/webhook"
 	"github.com/tributary-dev/tributary/pkg/retry"
 )
 
-// rawReceiver answers each request with bytes of its own, and counts them. An empty answer closes the connection.
+// rawReceiver answers each request with bytes of its own, and counts them. What is not fine closes the connection.
 func rawReceiver(t *testing.T, answers ...string) (url string, count func() int) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var mu sync.Mutex
-	var requests int
-	var serving sync.WaitGroup
-	serve := func(conn net.Conn) {
-		defer conn.Close()
-		reader := bufio.NewReader(conn)
-		for {
-			request, err := http.ReadRequest(reader)
-			if err != nil {
-				return
-			}
-			_, _ = io.Copy(io.Discard, request.Body)
-			mu.Lock()
-			answer := answers[min(requests, len(answers)-1)]
-			requests++
-			mu.Unlock()
-			if _, err := io.WriteString(conn, answer); err != nil || !strings.HasPrefix(answer, "HTTP/1.1 200 OK\r\nContent-Length: 0") {
-				return
-			}
-		}
-	}
-	serving.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() { serve(conn) })
+	url, count, _ = actionstest.Raw(t, false, func(n int, conn net.Conn, _ *http.Request) {
+		answer := answers[min(n, len(answers)-1)]
+		if _, err := io.WriteString(conn, answer); err != nil || !strings.HasPrefix(answer, "HTTP/1.1 200 OK\r\nContent-Length: 0") {
+			_ = conn.Close()
 		}
 	})
-	t.Cleanup(func() {
-		_ = listener.Close()
-		serving.Wait()
-	})
-	return "http://" + listener.Addr().String(), func() int {
-		mu.Lock()
-		defer mu.Unlock()
-		return requests
-	}
+	return url, count
 }
 
 const fine = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
