@@ -82,7 +82,7 @@ func (l *Ledger) close(err error) {
 // commit carries a group out.
 func (l *Ledger) commit(ctx context.Context, g *group) {
 	if g.ops[0].kind == opOwn {
-		g.end(l.own(g.ops[0]))
+		g.end(l.own(g.ops[0].taking))
 		return
 	}
 	if !l.owned {
@@ -120,14 +120,14 @@ func (l *Ledger) disown(why error) {
 
 // own reads what the last owner left, and writes it in the name of the new one. It ends with the context of who asked:
 // by then the partition may be somebody else's.
-func (l *Ledger) own(op *op) error {
-	ctx := op.ctx
+func (l *Ledger) own(t *taking) error {
+	ctx := t.ctx
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	l.want = op.owner
+	l.want = t.owner
 	for {
-		err := l.ownOnce(ctx, op.still)
+		err := l.ownOnce(ctx, t.still)
 		if err == nil {
 			break
 		}
@@ -135,7 +135,7 @@ func (l *Ledger) own(op *op) error {
 			return err
 		}
 	}
-	op.estate = Estate{Reached: l.state.reachedNow(), Judged: l.state.judged.clone()}
+	t.estate = Estate{Reached: l.state.reachedNow(), Judged: l.state.judged.clone()}
 	l.clean(ctx)
 	return nil
 }

@@ -91,11 +91,11 @@ type Estate struct {
 // It is to make sure that the partition is the caller's: whoever has lost it before is told so by Still, and whoever loses it
 // after, however long it stands still by then, is refused by the server once the next owner has the ledger. It may be nil.
 func (l *Ledger) Own(ctx context.Context, owner Owner, still func(context.Context) error) (Estate, error) {
-	op := &op{kind: opOwn, ctx: ctx, owner: owner, still: still}
+	op := &op{kind: opOwn, taking: &taking{ctx: ctx, owner: owner, still: still}}
 	if err := l.do(ctx, op); err != nil {
 		return Estate{}, fmt.Errorf("own %s: %w", l.key, err)
 	}
-	return op.estate, nil
+	return op.taking.estate, nil
 }
 
 // Claim takes an effect, by its key, before it is begun. Asked again by the same owner it gives the same claim.
@@ -212,9 +212,6 @@ type op struct {
 	kind   opKind
 	id     ID
 	ids    []ID
-	ctx    context.Context // of Own alone, as still
-	still  func(context.Context) error
-	owner  Owner
 	by     Judgement
 	claim  Claim // of a claim and a reservation, what they found
 	result Result
@@ -223,8 +220,16 @@ type op struct {
 	then   func(error)
 
 	group  *group
+	taking *taking // of Own alone
+	err    error   // to be read after group is done
+}
+
+// taking is what only a change of owners has.
+type taking struct {
+	ctx    context.Context
+	still  func(context.Context) error
+	owner  Owner
 	estate Estate
-	err    error // to be read after group is done
 }
 
 type opKind int

@@ -13,7 +13,7 @@ const outcomeDryRun dedupkv.Result = "dry_run"
 // rehearse ends an effect whose observer runs dry: what would be sent is told, without what is in it. Lookups are asked, for
 // they change nothing. Its record says that there was nothing to do, so it is not made up for when the observer goes live.
 func (w *Worker) rehearse(x *effect) dedupkv.Result {
-	d := &x.due
+	d := x.due
 	log := w.log.With("effect", x.key)
 	if d.err == nil && d.request.Type == actions.Pending && w.lookups != nil {
 		d.request, d.err = d.pending.Resolve(w.acting, w.lookups.Fetch)

@@ -113,7 +113,7 @@ func (w *Worker) carryOut(x *effect, claim dedupkv.Claim) (dedupkv.Result, error
 	if claim.Generation != x.due.generation {
 		w.rejudge(x, claim.Generation)
 	}
-	d := &x.due
+	d := x.due
 	if d.dryRun {
 		return w.rehearse(x), nil
 	}
@@ -192,7 +192,7 @@ func (w *Worker) isJob(x *effect) (bool, error) {
 
 // hand makes the effect a job.
 func (w *Worker) hand(x *effect, attempts []deadletter.Attempt, notBefore time.Time) (dedupkv.Result, error) {
-	d := &x.due
+	d := x.due
 	x.trace.next = notBefore
 	err := w.insist(func(ctx context.Context) error {
 		return w.jobs.Enqueue(ctx, jobs.New{
@@ -214,7 +214,7 @@ func (w *Worker) hand(x *effect, attempts []deadletter.Attempt, notBefore time.T
 
 // bury gives the effect up, as its observer wants it.
 func (w *Worker) bury(x *effect, reason deadletter.Reason, cause error, attempts []deadletter.Attempt) (dedupkv.Result, error) {
-	d := &x.due
+	d := x.due
 	x.trace.reason, x.trace.cause, x.trace.next = reason, cause, time.Time{}
 	log := w.log.With("effect", x.key, "reason", reason, "error", cause)
 	if d.onFailure == jobs.Drop {

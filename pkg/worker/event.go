@@ -40,7 +40,7 @@ type effect struct {
 	rehearsed bool // it was not sent, for its observer runs dry
 
 	key   string // the effect key
-	due   due
+	due   *due
 	trace effectTrace
 
 	ledgered bool // its claim lies in the partition's ledger
@@ -84,7 +84,7 @@ func (w *Worker) read(p *partition, d delivery, msg *nats.Msg) *entry {
 	}
 	e.event = nil
 	key := "undecodable~" + p.consumer.name + "~" + strconv.FormatInt(p.made, 36) + "~" + strconv.FormatUint(d.stream, 10)
-	e.add(p, key, due{onFailure: jobs.DeadLetter, reason: deadletter.Undecodable, err: err})
+	e.add(p, key, &due{onFailure: jobs.DeadLetter, reason: deadletter.Undecodable, err: err})
 	return e
 }
 
@@ -102,7 +102,7 @@ func incarnationOf(address events.Address, e *events.Event) (uint64, error) {
 	return incarnation, nil
 }
 
-func (e *entry) add(p *partition, key string, d due) {
+func (e *entry) add(p *partition, key string, d *due) {
 	x := &effect{entry: e, owner: p, set: &p.set, key: key, due: d}
 	x.lane = laneKey{observer: d.observer, action: d.action}
 	if d.ordered {

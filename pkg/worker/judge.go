@@ -69,29 +69,27 @@ func (w *Worker) rulesFor(p *partition, e *entry) *observers.Set {
 const noAction = "_"
 
 // dueOf judges an event by one generation.
-func dueOf(set *observers.Set, e *entry) ([]due, observers.Judgement) {
+func dueOf(set *observers.Set, e *entry) ([]*due, observers.Judgement) {
 	view := observers.NewView(e.address, e.data, e.event)
-	var list []due
 	judgement := set.Judge(view)
+	list := make([]*due, 0, len(judgement.Matches)) // more where observers have several actions
 	for _, match := range judgement.Matches {
 		o := match.Observer
-		d := due{
-			observer: o.Name, generation: set.Generation(), policy: o.Retry, onFailure: jobs.OnFailure(o.OnFailure),
-			dryRun: o.DryRun,
-		}
-		if o.Paused {
-			list = append(list, restingOf(o, d)...)
-			continue
-		}
-		if match.Err != nil {
+		if match.Err != nil && !o.Paused {
+			d := dueFor(set, o)
 			d.reason, d.err = deadletter.Condition, match.Err
 			list = append(list, d)
 			continue
 		}
 		for _, action := range o.Actions {
-			d := d
+			d := dueFor(set, o)
+			list = append(list, d)
 			d.action, d.async = action.Name, action.Async
 			d.ordered = o.Order != observers.OrderNone && !action.Async
+			if o.Paused {
+				d.resting = true
+				continue
+			}
 			d.lane = laneOf(o, action.Name, e)
 			if d.request, d.err = action.Render(view); d.err != nil {
 				d.reason = deadletter.Render
@@ -99,10 +97,16 @@ func dueOf(set *observers.Set, e *entry) ([]due, observers.Judgement) {
 			if d.request.Type == actions.Pending {
 				d.pending = observers.Pending{Action: action, View: view}
 			}
-			list = append(list, d)
 		}
 	}
 	return list, judgement
+}
+
+// dueFor gives what is the same for all that an observer wants.
+func dueFor(set *observers.Set, o *observers.Observer) *due {
+	return &due{
+		observer: o.Name, generation: set.Generation(), policy: o.Retry, onFailure: jobs.OnFailure(o.OnFailure), dryRun: o.DryRun,
+	}
 }
 
 // rejudge replaces what is due by what an older generation has for the same effect: whoever began it first may have

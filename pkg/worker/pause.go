@@ -1,7 +1,5 @@
 package worker
 
-import "github.com/tributary-dev/tributary/pkg/observers"
-
 // What an observer that is paused is to do waits as ranges of EVENTS, beside what waits for circuits, and is drained when
 // the observer goes on. Of an event that comes meanwhile nothing is evaluated: it waits for every action of the observer
 // that it may concern by its source, entity and op, and is judged by the generation that is in force when it is drained.
@@ -9,17 +7,6 @@ import "github.com/tributary-dev/tributary/pkg/observers"
 
 // unjudged is the generation, in spans of ranges, of events that are judged when they are drained.
 const unjudged = ""
-
-// restingOf gives what waits because of an event that concerns a paused observer.
-func restingOf(o *observers.Observer, d due) []due {
-	list := make([]due, 0, len(o.Actions))
-	for _, action := range o.Actions {
-		d.action, d.async, d.resting = action.Name, action.Async, true
-		d.ordered = o.Order != observers.OrderNone && !action.Async
-		list = append(list, d)
-	}
-	return list
-}
 
 // rests tells whether the effect waits until its observer goes on. A condition that failed is a dead letter all the same.
 func (x *effect) rests() bool {

@@ -93,7 +93,7 @@ func (w *Worker) resolve(x *effect, claim dedupkv.Claim) (err error) {
 			err = fmt.Errorf("lookups panicked: %v", p)
 		}
 	}()
-	d := &x.due
+	d := x.due
 	if claim.Revision != 0 { // a claim that is fresh may be one that was given back in the middle of an attempt
 		var sealed *actions.Request
 		err := w.insist(func(ctx context.Context) (err error) {

@@ -267,7 +267,7 @@ func (d *drain) meant(e *entry) (generation string, meant bool) {
 }
 
 // judge gives what is due of the range's observer and action.
-func (d *drain) judge(e *entry, generation string) (due, bool) {
+func (d *drain) judge(e *entry, generation string) (*due, bool) {
 	w, key := d.p.w, d.r.key
 	set, known := w.rules.At(generation)
 	if !known {
@@ -281,9 +281,9 @@ func (d *drain) judge(e *entry, generation string) (due, bool) {
 		}
 	}
 	if known || generation == unjudged || hasAction(set, key) {
-		return due{}, false
+		return nil, false
 	}
-	return due{
+	return &due{
 		observer: key.observer, action: key.action, generation: generation, ordered: true, onFailure: jobs.DeadLetter,
 		reason: deadletter.Orphaned, err: errOrphaned,
 	}, true

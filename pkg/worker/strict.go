@@ -38,7 +38,7 @@ func (w *Worker) waits(x *effect) (bool, error) {
 
 // hold makes later effects of its lane wait for one that has died here, whose dead letter is the one at a sequence.
 func (w *Worker) hold(x *effect, reason deadletter.Reason, cause error, letter uint64) error {
-	d := &x.due
+	d := x.due
 	if d.lane == nil || d.lane.WhenDead != jobs.Park {
 		return nil
 	}

@@ -10,11 +10,6 @@ import (
 	"github.com/tributary-dev/tributary/pkg/trace"
 )
 
-// tracer is told what becomes of each event; it is a trace.Recorder. It neither blocks nor keeps the record.
-type tracer interface {
-	Note(partition int, r *trace.Record)
-}
-
 // effectTrace is what an effect's record tells beside how it ended. It belongs to who runs the effect.
 type effectTrace struct {
 	attempt *trace.Attempt
@@ -29,7 +24,8 @@ func (w *Worker) traceJudgement(p *partition, e *entry, id string, set *observer
 	if w.traces == nil {
 		return
 	}
-	evaluation := trace.Evaluation{More: j.More}
+	var matched [4]string // most events match few observers
+	evaluation := trace.Evaluation{More: j.More, Matched: matched[:0]}
 	for _, m := range j.Matches {
 		if m.Err != nil {
 			evaluation.Failed = append(evaluation.Failed, trace.Failure{Observer: m.Observer.Name, Error: m.Err.Error()})
@@ -58,7 +54,7 @@ func (w *Worker) traceEffect(x *effect, claim dedupkv.Claim, outcome dedupkv.Res
 	if w.traces == nil || e.event == nil {
 		return
 	}
-	d, t := &x.due, &x.trace
+	d, t := x.due, &x.trace
 	told := trace.Effect{
 		Observer: d.observer, Action: d.action, Outcome: cmp.Or(t.word, outcomeWord(outcome)), Reason: string(t.reason), Attempt: t.attempt, Next: t.next,
 	}

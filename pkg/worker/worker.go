@@ -28,6 +28,7 @@ import (
 	"github.com/tributary-dev/tributary/pkg/dedupkv"
 	"github.com/tributary-dev/tributary/pkg/events"
 	"github.com/tributary-dev/tributary/pkg/jobs"
+	"github.com/tributary-dev/tributary/pkg/trace"
 )
 
 // OnError says what becomes of an effect while KV dedup is away.
@@ -125,7 +126,7 @@ type Worker struct {
 	jobs      queue
 	dead      deadLetters
 	actions   doer
-	traces    tracer            // nil where nothing is recorded
+	traces    *trace.Recorder   // nil where nothing is recorded
 	circuits  *circuit.Circuits // nil: every endpoint is called, whatever became of the calls before
 	lookups   lookups           // nil where there are none
 	seals     seals
@@ -160,7 +161,7 @@ type Parts struct {
 	Jobs        queue
 	DeadLetters deadLetters
 	Actions     doer
-	Traces      tracer
+	Traces      *trace.Recorder
 	Circuits    *circuit.Circuits // which endpoints may be called; nil: all
 	Lookups     lookups
 }

@@ -20,7 +20,11 @@ func New(logger *slog.Logger) *Log { return &Log{logger: logger} }
 
 // Do writes one line of the level that the request has for a method: the rendered body as its message, and the names of the effect beside it.
 func (l *Log) Do(ctx context.Context, effect actions.Effect, request actions.Request) (actions.Outcome, error) {
-	l.logger.LogAttrs(ctx, level(request.Method), message(request.Body),
+	level := level(request.Method)
+	if !l.logger.Enabled(ctx, level) {
+		return actions.Outcome{}, nil
+	}
+	l.logger.LogAttrs(ctx, level, message(request.Body),
 		slog.String("observer", effect.Observer), slog.String("action", effect.Action), slog.String("event", effect.EventID),
 		slog.String("sequence", effect.Sequence))
 	return actions.Outcome{}, nil
