@@ -71,12 +71,12 @@ func (r Registry) Do(ctx context.Context, effect Effect, request Request) (outco
 	if !ok {
 		return Outcome{}, fmt.Errorf("%w: %q", ErrUnknownType, request.Type)
 	}
-	ctx, cancel := context.WithTimeout(ctx, request.Timeout)
-	defer cancel()
+	within := newWithin(ctx, request.Timeout)
+	defer within.end()
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("action %s panicked: %v", request.Type, p)
 		}
 	}()
-	return action.Do(ctx, effect, request)
+	return action.Do(within, effect, request)
 }

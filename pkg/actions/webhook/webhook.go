@@ -7,7 +7,6 @@
 package webhook
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -49,6 +48,7 @@ type Webhook struct {
 	transport http.RoundTripper
 	secrets   *secret.Resolver
 	signers   signers
+	addresses *addresses
 	userAgent []string
 	now       func() time.Time
 }
@@ -61,7 +61,9 @@ func New(transport http.RoundTripper, secrets *secret.Resolver, o Options) *Webh
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Webhook{transport: transport, secrets: secrets, userAgent: []string{"Tributary/" + o.Version}, now: o.Now}
+	return &Webhook{
+		transport: transport, secrets: secrets, addresses: newAddresses(), userAgent: []string{"Tributary/" + o.Version}, now: o.Now,
+	}
 }
 
 // Do sends the request once. Any 2xx is done; a status in request.Permanent is permanent, and so is a URL that can't
@@ -86,7 +88,7 @@ func (w *Webhook) compose(ctx context.Context, effect actions.Effect, request ac
 	if method == "" {
 		method = http.MethodPost
 	}
-	req, err := http.NewRequestWithContext(ctx, method, request.URL, bytes.NewReader(request.Body))
+	req, err := w.addresses.request(ctx, method, request.URL, request.Body)
 	if err != nil {
 		// The error of net/http quotes the URL, which may hold a credential.
 		return nil, retry.Permanent(errors.New("the URL or method of the webhook can't be used"))
