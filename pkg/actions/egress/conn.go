@@ -26,6 +26,7 @@ const (
 var (
 	errManyHeaders = errors.New("the answer's headers are too long")
 	errManyInterim = errors.New("there are too many answers before the answer")
+	errShortBody   = errors.New("the request's body is shorter than it says")
 	longAgo        = time.Unix(1, 0)
 )
 
@@ -123,8 +124,22 @@ func (c *conn) exchange(request *http.Request) (*http.Response, error) {
 }
 
 func (c *conn) send(request *http.Request) error {
-	if err := request.Write(c.writer); err != nil {
+	head, usual := appendHead(c.writer.AvailableBuffer(), request)
+	if !usual {
+		if err := request.Write(c.writer); err != nil {
+			return err
+		}
+		return c.writer.Flush()
+	}
+	defer func() { _ = request.Body.Close() }()
+	if _, err := c.writer.Write(head); err != nil {
 		return err
+	}
+	switch n, err := io.Copy(c.writer, io.LimitReader(request.Body, request.ContentLength)); {
+	case err != nil:
+		return err
+	case n < request.ContentLength:
+		return errShortBody
 	}
 	return c.writer.Flush()
 }

@@ -16,3 +16,6 @@ func Resolving(o Options, r *net.Resolver) Options {
 
 // IdleFor lets a test say how long a connection is kept.
 func IdleFor(t *Transport, d time.Duration) { t.idleFor = d }
+
+// AppendHead lets a test hold it against net/http.
+var AppendHead = appendHead
