@@ -18,8 +18,8 @@ import (
 // profiles tells whether BENCH_PROFILE names a folder for CPU profiles.
 func profiles() bool { return os.Getenv("BENCH_PROFILE") != "" }
 
-// profile takes CPU profiles of two seconds of programs once ready says so, if BENCH_PROFILE names a folder for them. Who
-// calls it waits for their end by what it gives.
+// profile takes CPU profiles of two seconds of programs once ready says so, and what they have allocated by then, if
+// BENCH_PROFILE names a folder for them. Who calls it waits for their end by what it gives.
 func profile(t *testing.T, s *harness.System, name string, ready func() bool, programs ...string) (wait func()) {
 	if !profiles() {
 		return func() {}
@@ -30,7 +30,11 @@ func profile(t *testing.T, s *harness.System, name string, ready func() bool, pr
 			for !ready() && t.Context().Err() == nil {
 				time.Sleep(10 * time.Millisecond)
 			}
-			if err := saveProfile(s.ProfileURL(program)+"/profile?seconds=2", name+" "+program); err != nil {
+			err := saveProfile(s.ProfileURL(program)+"/profile?seconds=2", name+" "+program)
+			if err == nil {
+				err = saveProfile(s.ProfileURL(program)+"/allocs", name+" "+program+" allocations")
+			}
+			if err != nil {
 				t.Log(err)
 			}
 		})
