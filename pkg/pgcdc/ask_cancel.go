@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// cancel takes a reading that was asked for off the list, wherever it stands there, and stores that. A chunk of it that is
-// on its way is not put: its place comes behind this one's.
+// cancel takes a reading that was asked for off the list, wherever it stands there, ends its query, and stores that. A chunk
+// of it that is on its way is not put: its place comes behind this one's.
 func (a *readings) cancel(ctx context.Context, t ownTransaction, which *asked) error {
 	a.mu.Lock()
 	at := slices.IndexFunc(a.pending, func(r reading) bool { return r.Asked != nil && r.Asked.ID == which.ID })
@@ -20,6 +20,9 @@ func (a *readings) cancel(ctx context.Context, t ownTransaction, which *asked) e
 	r := a.pending[at]
 	a.pending = slices.Delete(slices.Clone(a.pending), at, at+1)
 	delete(a.paces, r.LSN)
+	if a.stop != nil && a.reading == r.LSN {
+		a.stop()
+	}
 	a.keepEnded(Ended{ID: r.Asked.ID, LSN: r.LSN, Table: r.Asked.Table, Rows: r.ReadRows, Error: "cancelled by " + which.Who, Cancelled: true, Time: time.Now().UTC()})
 	if len(a.pending) == 0 {
 		clear(a.changed)

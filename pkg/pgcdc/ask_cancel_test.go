@@ -68,3 +68,32 @@ func TestWhatWasAskedForCanBeCancelled(t *testing.T) {
 	}
 	checkTable(t, db, finish(t, db, r), "b")
 }
+
+func TestTheQueryOfAReadingEndsWithIt(t *testing.T) {
+	const query = `SELECT max(pid)::text FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep%' AND pid <> pg_backend_pid()`
+	db := newDatabase(t, pgtest.Database(t))
+	db.exec(lastTable + toKill)
+	var ask func(Ask) (Answer, error)
+	asking := make(chan struct{}, 1)
+	source := db.source(inChunks, func(o *Options) { o.Log, o.Serve = nil, serveTo(&ask, asking) })
+	r := newStore(t).startConfirming(source, 0, nothing)
+	<-asking
+	for _, a := range []Ask{
+		{ID: "long", Table: "b", Where: "(SELECT pg_sleep(600)) IS NULL"},
+		{ID: "next", Table: "b", Where: "id = 7"},
+	} {
+		if _, err := ask(a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitFor(t, "the query", func() bool { return db.value(query) != "" })
+	if _, err := ask(Ask{ID: "long", Cancel: true, Who: "me"}); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the query to end", func() bool { return db.value(query) == "" })
+	r.until("the reading behind it", func(s *store) bool {
+		_, ended, err := ReadProgress(s.where().Position)
+		return err == nil && len(ended) == 2 && ended[0].Cancelled && ended[1].Error == ""
+	})
+	finish(t, db, r)
+}

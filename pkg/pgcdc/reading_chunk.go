@@ -21,6 +21,7 @@ const (
 	lookEvery    = 100 * time.Millisecond // for the end of transactions that are waited for
 	readAgain    = time.Second            // after trouble
 	askedTimeout = 10 * time.Minute       // of one query with a condition that somebody asked for
+	chunkTimeout = askedTimeout * 3 / 2   // of all that is asked of the server for a chunk: no timeout of its own ends a backend that hangs
 )
 
 // chunk is some rows of a table, as one query saw them.
@@ -96,7 +97,11 @@ func (a *readings) readAll(ctx context.Context) error {
 		if !any {
 			return nil
 		}
-		c, err := r.read(ctx, next)
+		c, err := r.underway(ctx, next, r.read)
+		if errors.Is(err, errNotWanted) { // the connection went with its query
+			a.wakeUp()
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -113,6 +118,37 @@ func (a *readings) readAll(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+var (
+	errNotWanted = errors.New("the reading was cancelled")
+	errStuck     = fmt.Errorf("%w: a query took longer than %s", errSilent, chunkTimeout)
+)
+
+// underway calls read for a reading, and ends its query, in the server too, when the reading is cancelled, or when the query
+// has taken so long that its backend must hang.
+func (a *readings) underway(ctx context.Context, next reading, read func(context.Context, reading) (*chunk, error)) (*chunk, error) {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	late := time.AfterFunc(chunkTimeout, func() { end(errStuck) })
+	defer late.Stop()
+	a.mu.Lock()
+	a.reading, a.stop = next.LSN, func() { end(errNotWanted) }
+	wanted := len(a.pending) > 0 && a.pending[0].LSN == next.LSN
+	a.mu.Unlock()
+	defer func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.reading, a.stop = 0, nil
+	}()
+	if !wanted {
+		return nil, errNotWanted
+	}
+	c, err := read(ctx, next)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return nil, cause
+	}
+	return c, err
 }
 
 // liveReader is the state of one connection.

@@ -33,6 +33,8 @@ type readings struct {
 
 	mu      sync.Mutex
 	pending []reading     // to be read, the first one now; guarded by mu
+	reading events.LSN    // whose query is under way; guarded by mu
+	stop    func()        // ends that query; guarded by mu
 	ended   []Ended       // the last ones that were asked for; guarded by mu
 	offered *chunk        // whose place did not come yet; guarded by mu
 	seen    *visibility   // of the last query: no later one sees less; guarded by mu

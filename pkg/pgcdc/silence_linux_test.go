@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/tributary-dev/tributary/internal/pgtest"
 	"github.com/tributary-dev/tributary/pkg/ingest"
@@ -44,4 +45,34 @@ func TestAServerThatFallsSilentIsGivenUp(t *testing.T) {
 	checkData(t, s.start(source, 0).events(2),
 		`op "insert" schema "public" table "a" key {"id":1} after {"id":1} index 1 last`,
 		`op "insert" schema "public" table "a" key {"id":2} after {"id":2} index 1 last`)
+}
+
+// The backend that reads a table's rows sends no status, and is asked for none.
+func TestABackendThatHangsOverASnapshotIsGivenUp(t *testing.T) {
+	const reader = `SELECT max(pid)::text FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%ctid FROM ONLY%' AND pid <> pg_backend_pid()`
+	server := pgtest.Server(t, nil)
+	db := newDatabase(t, server.URL("postgres"))
+	db.exec(lastTable + `CREATE TABLE a (id int PRIMARY KEY, text text); INSERT INTO a SELECT i, repeat('x', 8000) FROM generate_series(1, 3000) i`)
+	s := newStore(t)
+	source := func(rate int64) *Source {
+		return db.source(func(o *Options) { o.Snapshot, o.SnapshotRate, o.snapshotSilence = true, rate, time.Second })
+	}
+	const slow = 4 << 20 // a second: more is on its way than a connection holds
+	r := s.start(source(slow), 0)
+	waitFor(t, "the reader of rows", func() bool { return db.value(reader) != "" })
+	pid, err := strconv.Atoi(db.value(reader))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) }) // so that the server can end
+	if err := r.wait(); !errors.Is(err, errSilent) || errors.Is(err, ingest.ErrRefused) {
+		t.Fatalf("Run ended with %v, want %v, which is tried again", err, errSilent)
+	}
+	all := end(t, db, s.startConfirming(source(0), 0, nothing)) // though it still hangs
+	if rows := rowsOf(t, all, "a"); len(rows) != 3000 {
+		t.Errorf("%d rows came, want 3000", len(rows))
+	}
 }

@@ -150,10 +150,13 @@ func (c *chunkReader) table(t *snapshotTable) *snapshotTable {
 // read puts the rows of a chunk, as they come from the server.
 func (c *chunkReader) read(ctx context.Context, chunk *blockChunk) error {
 	t := c.table(chunk.piece.table)
-	reader := c.conn.PgConn().ExecParams(ctx, t.chunkQuery(chunk.piece.name, chunk.left), nil, nil, nil, nil)
+	reading, watch := watchSilence(ctx, c.opts.snapshotSilence)
+	defer watch.end()
+	reader := c.conn.PgConn().ExecParams(reading, t.chunkQuery(chunk.piece.name, chunk.left), nil, nil, nil, nil)
 	c.held.reset()
 	last := place{}
 	for reader.NextRow() {
+		watch.came()
 		values := reader.Values()
 		at, ok := parsePlace(values[len(values)-1])
 		if !ok || !last.before(at) {
@@ -164,12 +167,12 @@ func (c *chunkReader) read(ctx context.Context, chunk *blockChunk) error {
 		if c.held.rows() < chunkRows && len(c.held.buf) < chunkBytes {
 			continue
 		}
-		if err := c.put(ctx, t, chunk); err != nil {
+		if err := watch.aside(func() error { return c.put(ctx, t, chunk) }); err != nil {
 			return err // the connection is given up with it
 		}
 	}
 	if _, err := reader.Close(); err != nil {
-		return err
+		return watch.explain(err)
 	}
 	if err := c.put(ctx, t, chunk); err != nil {
 		return err

@@ -59,7 +59,8 @@ type Options struct {
 	// be nil. ask is safe for concurrent use.
 	Serve func(ctx context.Context, ask func(context.Context, Ask) (Answer, error)) error
 
-	snapshotChunk int // bytes of a table's file that one connection reads at a time
+	snapshotChunk   int           // bytes of a table's file that one connection reads at a time
+	snapshotSilence time.Duration // that ends the reading of one
 
 	// Oversize keeps the envelope of an event that is larger than MaxEvent. It has to be idempotent by id, since an event
 	// may be read again, and to copy what it keeps.
@@ -92,6 +93,9 @@ func New(o Options) (*Source, error) {
 	}
 	if o.ReceiveTimeout == 0 {
 		o.ReceiveTimeout = receiveTimeout
+	}
+	if o.snapshotSilence == 0 {
+		o.snapshotSilence = silencesOfRows * o.ReceiveTimeout
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
