@@ -1,6 +1,7 @@
 package events
 
 import (
+	"math/bits"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -138,37 +139,84 @@ func appendUpperHex(dst []byte, v uint64) []byte {
 	return dst
 }
 
+// appendTime writes TimeFormat, for which package time takes many times as long.
 func appendTime(dst []byte, t time.Time) []byte {
-	return t.UTC().AppendFormat(dst, TimeFormat)
+	t = t.UTC()
+	year, month, day := t.Date()
+	if year < 0 || year > 9999 {
+		return t.AppendFormat(dst, TimeFormat)
+	}
+	hour, minute, second := t.Clock()
+	dst = appendTwo(appendTwo(dst, year/100), year%100)
+	dst = appendTwo(append(dst, '-'), int(month))
+	dst = appendTwo(append(dst, '-'), day)
+	dst = appendTwo(append(dst, 'T'), hour)
+	dst = appendTwo(append(dst, ':'), minute)
+	dst = appendTwo(append(dst, ':'), second)
+	micro := t.Nanosecond() / 1000
+	dst = appendTwo(append(dst, '.'), micro/10_000)
+	dst = appendTwo(appendTwo(dst, micro/100%100), micro%100)
+	return append(dst, 'Z')
 }
+
+func appendTwo(dst []byte, n int) []byte { return append(dst, byte('0'+n/10), byte('0'+n%10)) }
 
 // AppendString appends text as a JSON string. Bytes that are not UTF-8 become U+FFFD, as encoding/json has it.
 func AppendString[T string | []byte](dst []byte, text T) []byte {
+	dst, _ = AppendText(dst, text)
+	return dst
+}
+
+// AppendText is AppendString; ok is false where text was not UTF-8.
+func AppendText[T string | []byte](dst []byte, text T) (out []byte, ok bool) {
+	ok = true
 	dst = append(dst, '"')
 	start := 0
-	for i := 0; i < len(text); {
+	for i := skipVerbatim(text, 0); i < len(text); i = skipVerbatim(text, i) {
 		c := text[i]
-		if c >= utf8.RuneSelf {
-			r, size := decodeRune(text[i:])
-			if r == utf8.RuneError && size == 1 {
-				dst = append(dst, text[start:i]...)
-				dst = append(dst, "\uFFFD"...)
-				start = i + size
-			}
-			i += size
-			continue
-		}
-		if c >= ' ' && c != '"' && c != '\\' {
+		if c < utf8.RuneSelf {
+			dst = append(dst, text[start:i]...)
+			dst = appendEscape(dst, c)
 			i++
+			start = i
 			continue
 		}
-		dst = append(dst, text[start:i]...)
-		dst = appendEscape(dst, c)
-		i++
-		start = i
+		r, size := decodeRune(text[i:])
+		if r == utf8.RuneError && size == 1 {
+			dst = append(dst, text[start:i]...)
+			dst = append(dst, "\uFFFD"...)
+			start, ok = i+size, false
+		}
+		i += size
 	}
 	dst = append(dst, text[start:]...)
-	return append(dst, '"')
+	return append(dst, '"'), ok
+}
+
+// skipVerbatim gives the first byte from i on that JSON does not have as it is, or that is not ASCII; the length of text where
+// there is none. Eight bytes are looked at together: a byte's top bit is set where the byte is below a space, is a quote or a
+// backslash, or is not ASCII. A borrow may set those of bytes behind the first such, never of one before it.
+func skipVerbatim[T string | []byte](text T, i int) int {
+	const (
+		ones        = 0x0101010101010101
+		tops        = 0x80 * ones
+		spaces      = ' ' * ones
+		quotes      = '"' * ones
+		backslashes = '\\' * ones
+	)
+	for ; i+8 <= len(text); i += 8 {
+		x := uint64(text[i]) | uint64(text[i+1])<<8 | uint64(text[i+2])<<16 | uint64(text[i+3])<<24 |
+			uint64(text[i+4])<<32 | uint64(text[i+5])<<40 | uint64(text[i+6])<<48 | uint64(text[i+7])<<56
+		if found := (x | (x - spaces) | ((x ^ quotes) - ones) | ((x ^ backslashes) - ones)) & tops; found != 0 {
+			return i + bits.TrailingZeros64(found)/8
+		}
+	}
+	for ; i < len(text); i++ {
+		if c := text[i]; c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf {
+			break
+		}
+	}
+	return i
 }
 
 func decodeRune[T string | []byte](text T) (rune, int) {

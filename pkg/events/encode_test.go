@@ -205,3 +205,25 @@ func checkString[T interface{ Errorf(string, ...any) }](t T, text string) {
 		t.Errorf("%q is not UTF-8", got)
 	}
 }
+
+func TestAppendStringFindsEachByteWhereverItStands(t *testing.T) {
+	const length = 20 // words of eight, and what is left
+	for c := range 256 {
+		for i := range length {
+			for _, around := range []byte{'x', ' ', '!', '#', '[', ']', 0x7f} { // beside those that are escaped
+				text := bytes.Repeat([]byte{around}, length)
+				text[i] = byte(c)
+				checkString(t, string(text))
+			}
+		}
+	}
+}
+
+func TestAppendTextTellsWhatWasNotUTF8(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.SliceOf(rapid.SampledFrom([]byte("x\"\n\xff\xc3\xbc\xed\xa0\x80"))).Draw(t, "text")
+		if _, ok := events.AppendText(nil, text); ok != utf8.Valid(text) {
+			t.Errorf("%q: %v", text, ok)
+		}
+	})
+}

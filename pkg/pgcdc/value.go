@@ -2,7 +2,6 @@ package pgcdc
 
 import (
 	"bytes"
-	"unicode/utf8"
 
 	"github.com/tributary-dev/tributary/pkg/events"
 )
@@ -103,7 +102,7 @@ func (t *Type) appendNested(dst, text []byte) (out []byte, ok bool) {
 // appendText is for the many types whose text is their JSON. A database whose encoding is SQL_ASCII may send bytes
 // that are not UTF-8; no JSON holds them.
 func appendText(dst, text []byte) ([]byte, bool) {
-	return events.AppendString(dst, text), utf8.Valid(text)
+	return events.AppendText(dst, text)
 }
 
 // appendPlain appends text that needs no escape as a JSON string.
