@@ -3,6 +3,7 @@ package pgcdc
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"syscall"
 	"testing"
 	"time"
@@ -71,6 +72,37 @@ func BenchmarkDecode(b *testing.B) {
 	}
 	ctx := b.Context()
 	insert := insertMessage(rel, "123456", "77", "shipped", "17636.57", "2026-11-23 08:45:53.123456+00", string(make130()))
+	if err := d.decode(ctx, beginMessage(1000)); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := d.decode(ctx, insert); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkDecodeHundredColumns decodes inserts of a hundred columns, numbers and short texts by turns.
+func BenchmarkDecodeHundredColumns(b *testing.B) {
+	d, _ := newTestDecoder(nil)
+	buf := make([]byte, 0, 1<<20)
+	d.put = func(_ context.Context, c *change) error {
+		buf = events.AppendChange(buf[:0], &c.Change)
+		return nil
+	}
+	rel, values := newRelation(16386, "public", "wide", identityDefault), make([]string, 100)
+	for i := range values {
+		typ := builtinTypes[23]
+		if values[i] = fmt.Sprint(123456 + i); i%2 == 0 {
+			typ, values[i] = builtinTypes[25], fmt.Sprintf("value %d", i)
+		}
+		rel.columns = append(rel.columns, newColumn(fmt.Sprintf("column_%02d", i), typ, i == 1))
+	}
+	rel.setKey([]string{"column_01"})
+	rel.published = true
+	d.relations[rel.oid] = rel
+	ctx, insert := b.Context(), insertMessage(rel, values...)
 	if err := d.decode(ctx, beginMessage(1000)); err != nil {
 		b.Fatal(err)
 	}

@@ -3,7 +3,9 @@ package pgcdc
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/tributary-dev/tributary/pkg/events"
 )
@@ -28,26 +30,39 @@ func (f *field) equal(other *field) bool {
 // tuple reads a row into dst.
 func (p *payload) tuple(dst []field, rel *relation) ([]field, error) {
 	n := int(p.uint16())
-	dst = dst[:0]
-	for range n {
-		f := field{kind: p.byte()}
+	dst = slices.Grow(dst[:0], n)[:n]
+	rest := p.rest
+	for i := range dst {
+		f := &dst[i]
+		if len(rest) == 0 {
+			return dst[:i], tooShort(rel)
+		}
+		f.kind, f.text, rest = rest[0], nil, rest[1:]
 		switch f.kind {
 		case fieldNull, fieldUnchanged:
 		case fieldText:
-			f.text = p.sized()
+			if len(rest) < 4 {
+				return dst[:i], tooShort(rel)
+			}
+			size := uint64(binary.BigEndian.Uint32(rest))
+			if rest = rest[4:]; size > uint64(len(rest)) {
+				return dst[:i], tooShort(rel)
+			}
+			f.text, rest = rest[:size:size], rest[size:]
 		default:
-			return dst, fmt.Errorf("%w: a field of %s has the kind %q", errMalformed, rel, f.kind)
+			return dst[:i], fmt.Errorf("%w: a field of %s has the kind %q", errMalformed, rel, f.kind)
 		}
-		if p.short {
-			return dst, fmt.Errorf("%w: a row of %s is too short", errMalformed, rel)
-		}
-		dst = append(dst, f)
 	}
+	p.rest = rest
 	if n != len(rel.columns) {
 		return dst, refused("a row of %s has %d columns, and its description %d: "+
 			"PostgreSQL 15.0 and 15.1 do this where a publication has a column list; upgrade to 15.2 or later", rel, n, len(rel.columns))
 	}
 	return dst, nil
+}
+
+func tooShort(rel *relation) error {
+	return fmt.Errorf("%w: a row of %s is too short", errMalformed, rel)
 }
 
 // Kinds of a tuple.
