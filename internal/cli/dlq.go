@@ -238,13 +238,14 @@ type dlqRemoveCommand struct {
 	letterFilter
 	All    bool `help:"All there are."`
 	DryRun bool `help:"Change nothing, only tell what would be removed."`
+	Yes    bool `help:"Do not ask."`
 }
 
 // Help is shown below the flags.
 func (dlqRemoveCommand) Help() string {
 	return `What is removed is gone, and its action will never be done. An action that is being tried again
 goes on, and leaves a dead letter again if it fails. Where the observer's order is strict, the jobs that wait for
-it go on.
+it go on. Before many are removed that are not named, somebody at a terminal is asked.
 
 With -o json: {dry_run, removed, letters[{sequence, …}]}.
 
@@ -259,6 +260,9 @@ func (c *dlqRemoveCommand) Run(in *Invocation) error {
 		return err
 	}
 	return in.work(func(d *deployment) error {
+		if err := c.confirm(in, d); err != nil {
+			return err
+		}
 		removed := []letterView{}
 		err := in.eachLetter(d, c.Letters, c.filter(), func(ctx context.Context, e deadletter.Entry) error {
 			if !c.DryRun {
@@ -276,6 +280,19 @@ func (c *dlqRemoveCommand) Run(in *Invocation) error {
 		p.line("%s %s", count(len(removed), "dead letter", "dead letters"), done(c.DryRun, "removed"))
 		return errors.Join(err, p.err)
 	})
+}
+
+// confirm asks before letters go that were selected and not named, where somebody can be asked: scripts have said so.
+func (c *dlqRemoveCommand) confirm(in *Invocation, d *deployment) error {
+	if len(c.Letters) > 0 || c.DryRun || c.Yes || !atTerminal(in.Stdin) {
+		return nil
+	}
+	n := 0
+	err := deadletter.Each(in.Ctx, d.JS, c.filter(), func(deadletter.Entry) error { n++; return nil })
+	if err != nil || n == 0 {
+		return err
+	}
+	return in.confirmed(false, count(n, "dead letter goes for good, undone.", "dead letters go for good, undone."))
 }
 
 func done(dryRun bool, what string) string {
