@@ -28,7 +28,7 @@ var imports = map[string][]string{
 	"internal/app": {anything},
 
 	// The operator's command, and what it reads.
-	"internal/cli": {"internal/ask", "internal/config", "internal/generations", "internal/inspect", "internal/natsread", "pkg/actions", "pkg/actions/circuit", "pkg/deadletter", "pkg/events", "pkg/indexer", "pkg/jobs",
+	"internal/cli": {"internal/ask", "internal/config", "internal/generations", "internal/inspect", "internal/natsread", "internal/terminal", "pkg/actions", "pkg/actions/circuit", "pkg/deadletter", "pkg/events", "pkg/indexer", "pkg/jobs",
 		"pkg/checkpoint", "pkg/ingest", "pkg/observers", "pkg/pgcdc", "pkg/trace", "streams"},
 	"internal/inspect": {"internal/ask", "pkg/checkpoint", "internal/natskv", "internal/natsread", "pkg/actions/circuit", "pkg/deadletter", "pkg/dedupkv", "pkg/events", "pkg/indexer", "pkg/ingest",
 		"pkg/jobs", "pkg/observers", "pkg/pgcdc", "pkg/trace", "pkg/worker"},
@@ -93,6 +93,7 @@ var imports = map[string][]string{
 	"internal/natsread":       {},
 	"internal/postgres":       {"internal/freeport"},
 	"internal/telemetry":      {},
+	"internal/terminal":       {},
 
 	// For tests alone: nothing above may name them.
 	"internal/eventstest": {"pkg/events"},

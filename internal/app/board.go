@@ -3,11 +3,12 @@ package app
 import (
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/tributary-dev/tributary/internal/terminal"
 )
 
 // board is some lines of figures on a terminal, written over and over in the same place. Where the output is no terminal,
@@ -34,16 +35,7 @@ const (
 const betweenBlocks = 5 * time.Second
 
 func newBoard(out io.Writer) *board {
-	return &board{out: out, terminal: isTerminal(out)}
-}
-
-func isTerminal(out io.Writer) bool {
-	file, ok := out.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := file.Stat()
-	return err == nil && info.Mode()&fs.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb"
+	return &board{out: out, terminal: terminal.Is(out) && os.Getenv("TERM") != "dumb"}
 }
 
 // say writes a line that stays, above the figures.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tributary-dev/tributary/internal/terminal"
 	"github.com/tributary-dev/tributary/pkg/actions"
 	"github.com/tributary-dev/tributary/pkg/deadletter"
 )
@@ -284,7 +285,7 @@ func (c *dlqRemoveCommand) Run(in *Invocation) error {
 
 // confirm asks before letters go that were selected and not named, where somebody can be asked: scripts have said so.
 func (c *dlqRemoveCommand) confirm(in *Invocation, d *deployment) error {
-	if len(c.Letters) > 0 || c.DryRun || c.Yes || !atTerminal(in.Stdin) {
+	if len(c.Letters) > 0 || c.DryRun || c.Yes || !terminal.Is(in.Stdin) {
 		return nil
 	}
 	n := 0

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/user"
 	"strings"
@@ -91,16 +90,6 @@ func who() string {
 		host = h
 	}
 	return name + "@" + host
-}
-
-// atTerminal tells whether somebody can answer a question.
-func atTerminal(in io.Reader) bool {
-	file, ok := in.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := file.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0 && file.Name() != os.DevNull
 }
 
 // confirmed asks before what can't be taken back, unless --yes was given.

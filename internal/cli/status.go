@@ -4,12 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/tributary-dev/tributary/internal/inspect"
+	"github.com/tributary-dev/tributary/internal/terminal"
 	"github.com/tributary-dev/tributary/pkg/deadletter"
 	"github.com/tributary-dev/tributary/pkg/events"
 	"github.com/tributary-dev/tributary/pkg/jobs"
@@ -90,7 +90,7 @@ func (c *statusCommand) frame(in *Invocation) error {
 		return json.NewEncoder(in.Stdout).Encode(status)
 	}
 	p := in.text()
-	if isTerminal(in) {
+	if terminal.Is(in.Stdout) {
 		p.line("\x1b[H\x1b[2J\x1b[3J")
 	}
 	if err != nil {
@@ -99,15 +99,6 @@ func (c *statusCommand) frame(in *Invocation) error {
 	}
 	defer p.line("")
 	return c.print(p, status)
-}
-
-func isTerminal(in *Invocation) bool {
-	file, ok := in.Stdout.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := file.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 func (c *statusCommand) print(p *printer, s *inspect.Status) error {
