@@ -20,7 +20,7 @@ func (a *readings) cancel(ctx context.Context, t ownTransaction, which *asked) e
 	r := a.pending[at]
 	a.pending = slices.Delete(slices.Clone(a.pending), at, at+1)
 	delete(a.paces, r.LSN)
-	if a.stop != nil && a.reading == r.LSN {
+	if at == 0 && a.stop != nil {
 		a.stop()
 	}
 	a.keepEnded(Ended{ID: r.Asked.ID, LSN: r.LSN, Table: r.Asked.Table, Rows: r.ReadRows, Error: "cancelled by " + which.Who, Cancelled: true, Time: time.Now().UTC()})

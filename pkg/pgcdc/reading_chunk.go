@@ -97,7 +97,7 @@ func (a *readings) readAll(ctx context.Context) error {
 		if !any {
 			return nil
 		}
-		c, err := r.underway(ctx, next, r.read)
+		c, err := r.readWanted(ctx, next)
 		if errors.Is(err, errNotWanted) { // the connection went with its query
 			a.wakeUp()
 			return nil
@@ -125,32 +125,6 @@ var (
 	errStuck     = fmt.Errorf("%w: a query took longer than %s", errSilent, chunkTimeout)
 )
 
-// underway calls read for a reading, and ends its query, in the server too, when the reading is cancelled, or when the query
-// has taken so long that its backend must hang.
-func (a *readings) underway(ctx context.Context, next reading, read func(context.Context, reading) (*chunk, error)) (*chunk, error) {
-	ctx, end := context.WithCancelCause(ctx)
-	defer end(nil)
-	late := time.AfterFunc(chunkTimeout, func() { end(errStuck) })
-	defer late.Stop()
-	a.mu.Lock()
-	a.reading, a.stop = next.LSN, func() { end(errNotWanted) }
-	wanted := len(a.pending) > 0 && a.pending[0].LSN == next.LSN
-	a.mu.Unlock()
-	defer func() {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		a.reading, a.stop = 0, nil
-	}()
-	if !wanted {
-		return nil, errNotWanted
-	}
-	c, err := read(ctx, next)
-	if cause := context.Cause(ctx); err != nil && cause != nil {
-		return nil, cause
-	}
-	return c, err
-}
-
 // liveReader is the state of one connection.
 type liveReader struct {
 	*readings
@@ -158,6 +132,24 @@ type liveReader struct {
 	waited map[uint32]bool        // for the writers of these tables
 	expect map[events.LSN]float64 // rows of these readings
 	chunks int
+}
+
+// readWanted is read, whose query it ends, in the server too, when the reading is cancelled, or when it has taken so long that
+// its backend must hang.
+func (r *liveReader) readWanted(ctx context.Context, next reading) (*chunk, error) {
+	ctx, late := context.WithTimeoutCause(ctx, chunkTimeout, errStuck)
+	defer late()
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	defer r.stopBy(next, nil)
+	if !r.stopBy(next, func() { end(errNotWanted) }) {
+		return nil, errNotWanted
+	}
+	c, err := r.read(ctx, next)
+	if err != nil {
+		return nil, becauseOf(ctx, err)
+	}
+	return c, nil
 }
 
 // read reads the next chunk of a reading; nil where the table was dropped or renamed meanwhile.

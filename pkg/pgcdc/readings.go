@@ -33,8 +33,7 @@ type readings struct {
 
 	mu      sync.Mutex
 	pending []reading     // to be read, the first one now; guarded by mu
-	reading events.LSN    // whose query is under way; guarded by mu
-	stop    func()        // ends that query; guarded by mu
+	stop    func()        // ends the first one's query, where one is under way; guarded by mu
 	ended   []Ended       // the last ones that were asked for; guarded by mu
 	offered *chunk        // whose place did not come yet; guarded by mu
 	seen    *visibility   // of the last query: no later one sees less; guarded by mu
@@ -71,6 +70,15 @@ func (a *readings) next() (reading, bool) {
 		return reading{}, false
 	}
 	return a.pending[0], true
+}
+
+// stopBy says how the query of a reading is stopped from now on; nil: none is under way. It is false where the reading is not
+// the first one any more.
+func (a *readings) stopBy(of reading, stop func()) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.stop = stop
+	return len(a.pending) > 0 && a.pending[0].LSN == of.LSN
 }
 
 // offer makes a chunk known before its message is written.

@@ -16,7 +16,7 @@ const silencesOfRows = 10
 type silence struct {
 	most  time.Duration
 	timer *time.Timer
-	ctx   context.Context //nolint:containedctx // it is the query's, whose cause explains its error
+	ctx   context.Context //nolint:containedctx // it is the query's
 	stop  context.CancelCauseFunc
 	moves atomic.Uint64 // how often a row came, or nobody waited for one
 	away  atomic.Bool   // nobody waits for a row
@@ -50,10 +50,9 @@ func (s *silence) came() { s.moves.Add(1) }
 // aside does what takes its own time.
 func (s *silence) aside(do func() error) error {
 	s.away.Store(true)
-	defer s.away.Store(false)
-	s.moves.Add(1)
 	err := do()
-	s.moves.Add(1)
+	s.moves.Add(1) // before it counts again
+	s.away.Store(false)
 	return err
 }
 
@@ -63,9 +62,9 @@ func (s *silence) end() {
 	s.timer.Stop()
 }
 
-// explain gives the silence for the error that it made.
-func (s *silence) explain(err error) error {
-	if cause := context.Cause(s.ctx); cause != nil {
+// becauseOf gives the cause for which a query's context has ended instead of the error that it got by that.
+func becauseOf(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
 	return err

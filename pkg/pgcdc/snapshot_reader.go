@@ -172,7 +172,7 @@ func (c *chunkReader) read(ctx context.Context, chunk *blockChunk) error {
 		}
 	}
 	if _, err := reader.Close(); err != nil {
-		return watch.explain(err)
+		return becauseOf(reading, err)
 	}
 	if err := c.put(ctx, t, chunk); err != nil {
 		return err
