@@ -21,7 +21,7 @@ const (
 	lookEvery    = 100 * time.Millisecond // for the end of transactions that are waited for
 	readAgain    = time.Second            // after trouble
 	askedTimeout = 10 * time.Minute       // of one query with a condition that somebody asked for
-	chunkTimeout = askedTimeout * 3 / 2   // of all that is asked of the server for a chunk: no timeout of its own ends a backend that hangs
+	chunkTimeout = askedTimeout * 3 / 2   // of all queries for a chunk: no timeout of its own ends a backend that hangs
 )
 
 // chunk is some rows of a table, as one query saw them.
@@ -134,11 +134,8 @@ type liveReader struct {
 	chunks int
 }
 
-// readWanted is read, whose query it ends, in the server too, when the reading is cancelled, or when it has taken so long that
-// its backend must hang.
+// readWanted is read, whose query it ends, in the server too, when the reading is cancelled.
 func (r *liveReader) readWanted(ctx context.Context, next reading) (*chunk, error) {
-	ctx, late := context.WithTimeoutCause(ctx, chunkTimeout, errStuck)
-	defer late()
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	defer r.stopBy(next, nil)
@@ -167,6 +164,17 @@ func (r *liveReader) read(ctx context.Context, next reading) (*chunk, error) {
 		}
 		r.waited[p.OID] = true
 	}
+	ctx, late := context.WithTimeoutCause(ctx, chunkTimeout, errStuck) // writers take what time they need
+	defer late()
+	c, err := r.readTable(ctx, next, p)
+	if err != nil {
+		return nil, becauseOf(ctx, err)
+	}
+	return c, nil
+}
+
+// readTable reads a chunk of a table whose writers from before have ended.
+func (r *liveReader) readTable(ctx context.Context, next reading, p *publishedTable) (*chunk, error) {
 	if err := r.beginSnapshot(ctx, r.conn, ""); err != nil {
 		return nil, err
 	}
