@@ -11,6 +11,20 @@ import (
 	"github.com/tributary-dev/tributary/pkg/ingest"
 )
 
+// freeze stops the backend whose process a query gives, until the test ends at the latest.
+func (d *database) freeze(query string) (pid int) {
+	d.t.Helper()
+	pid, err := strconv.Atoi(d.value(query))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) }) // so that the server can end
+	return pid
+}
+
 // A walsender that hangs keeps its connection: no FIN tells of it, and the machine goes on to acknowledge what is sent.
 func TestAServerThatFallsSilentIsGivenUp(t *testing.T) {
 	server := pgtest.Server(t, nil)
@@ -23,14 +37,7 @@ func TestAServerThatFallsSilentIsGivenUp(t *testing.T) {
 	waitFor(t, "the stream", func() bool { return db.value(walSender) != "" })
 	db.exec(`INSERT INTO a VALUES (1)`)
 	r.until("the first event", func(s *store) bool { return s.count() == 1 })
-	pid, err := strconv.Atoi(db.value(walSender))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) }) // so that the server can end
+	pid := db.freeze(walSender)
 	if err := r.wait(); !errors.Is(err, errSilent) || errors.Is(err, ingest.ErrRefused) {
 		t.Fatalf("Run ended with %v, want %v, which is tried again", err, errSilent)
 	}
@@ -60,14 +67,7 @@ func TestABackendThatHangsOverASnapshotIsGivenUp(t *testing.T) {
 	const slow = 4 << 20 // a second: more is on its way than a connection holds
 	r := s.start(source(slow), 0)
 	waitFor(t, "the reader of rows", func() bool { return db.value(reader) != "" })
-	pid, err := strconv.Atoi(db.value(reader))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) }) // so that the server can end
+	db.freeze(reader)
 	if err := r.wait(); !errors.Is(err, errSilent) || errors.Is(err, ingest.ErrRefused) {
 		t.Fatalf("Run ended with %v, want %v, which is tried again", err, errSilent)
 	}

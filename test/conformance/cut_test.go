@@ -107,11 +107,12 @@ func TestEveryKillPointOfATransaction(t *testing.T) {
 	url := pgtest.Database(t)
 	exec := pgtest.Exec(t, url)
 	exec(`CREATE TABLE t (id int PRIMARY KEY, note text); ALTER TABLE t REPLICA IDENTITY FULL; INSERT INTO t VALUES (0)`)
-	session := func(n int, wrap func(ingest.Source) ingest.Source) {
+	session := func(n int, c cut) {
 		t.Helper()
-		lead(t, server, n, wrap(newSource(t, url)))
+		c.Source = newSource(t, url)
+		lead(t, server, n, c)
 	}
-	session(0, func(s ingest.Source) ingest.Source { return cut{Source: s, stored: true, whole: true} }) // the snapshot: what is left of it would come among the changes
+	session(0, cut{stored: true, whole: true}) // the snapshot: what is left of it would come among the changes
 	exec(`INSERT INTO t VALUES (-1)`)
 	exec(fmt.Sprintf(`INSERT INTO t SELECT i, repeat('x', 100) FROM generate_series(1, %d) i`, rows))
 	exec(`UPDATE t SET note = 'y' WHERE id <= 10`)
@@ -122,7 +123,7 @@ func TestEveryKillPointOfATransaction(t *testing.T) {
 		if sessions > 100 {
 			t.Fatalf("no end: EVENTS holds %d of %d", held, all)
 		}
-		session(sessions, func(s ingest.Source) ingest.Source { return cut{Source: s, stored: sessions%2 == 0} })
+		session(sessions, cut{stored: sessions%2 == 0})
 	}
 	if sessions < 8 {
 		t.Errorf("%d sessions: the transaction was cut too seldom", sessions)
