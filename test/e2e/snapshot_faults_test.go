@@ -1,0 +1,99 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/tributary-dev/tributary/test/harness"
+)
+
+// TestASnapshotSurvivesWhatItNeeds takes away, one after the other, what a snapshot is written to and what it is read from,
+// while rows change: the first snapshot, then rows that somebody asked for.
+func TestASnapshotSurvivesWhatItNeeds(t *testing.T) {
+	s := harness.New(t, harness.Options{
+		Schema: harness.OrdersTable + `; INSERT INTO orders (id, status, note) SELECT i, 'old', repeat('x', 200) FROM generate_series(1, 20000) i; ANALYZE orders`,
+		Source: "snapshot_rate: 500KiB",
+	})
+	harness.Binary(t, "tributary") // before the time counts
+	natsAway := func() {
+		s.Kill("nats")
+		s.Exec(`UPDATE orders SET n = n + 1 WHERE id % 10 = 0`)
+		s.Start("nats")
+	}
+	postgresAway := func(stop func(context.Context) error) func() {
+		return func() {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if err := stop(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Postgres.Resume(ctx); err != nil {
+				t.Fatal(err)
+			}
+			s.DB.Reset() // its connections are of the server before
+			s.Exec(`UPDATE orders SET n = n + 1 WHERE id % 10 IN (0, 2)`)
+		}
+	}
+	faults := []struct {
+		what string
+		make func()
+	}{
+		{"NATS is killed", natsAway},
+		{"PostgreSQL is restarted", postgresAway(s.Postgres.Stop)},
+		{"NATS is killed again", natsAway},
+		{"PostgreSQL is killed", postgresAway(s.Postgres.Kill)},
+	}
+	// reading gives how many rows the readings under way have read, and false where nobody can say now.
+	reading := func() (rows int, known bool) {
+		var status struct {
+			Sources []struct{ Reading []struct{ Rows int } }
+		}
+		if r := tributary(t, s, "status", "-o", "json"); json.Unmarshal([]byte(r.stdout), &status) != nil {
+			return 0, false
+		}
+		for _, source := range status.Sources {
+			for _, r := range source.Reading {
+				rows += r.Rows
+			}
+		}
+		return rows, true
+	}
+	settled := func() {
+		t.Helper()
+		harness.Eventually(t, 2*time.Minute, "all rows and what changed meanwhile are stored", func() bool {
+			rows, known := reading()
+			return known && rows == 0 && sameStates(tableStates(t, s), lastStates(t, s))
+		})
+	}
+	s.Start("ingest")
+	stored := 0
+	for _, fault := range faults {
+		before := stored
+		harness.Eventually(t, time.Minute, "rows are stored before "+fault.what, func() bool {
+			stored = s.CountEvents("shop")
+			return stored > before+500
+		})
+		fault.make()
+	}
+	settled()
+	if r := tributary(t, s, "snapshot", "public.orders", "--no-wait"); r.status != 0 {
+		t.Fatalf("snapshot --no-wait: %s", r.stderr)
+	}
+	for _, fault := range faults {
+		at := -1
+		harness.Eventually(t, time.Minute, "rows are read again before "+fault.what, func() bool {
+			rows, known := reading()
+			if known && at < 0 {
+				at = rows
+			}
+			return known && rows > at
+		})
+		fault.make()
+	}
+	settled()
+	if !s.Process("ingest").Running() {
+		t.Error("ingest has ended")
+	}
+}
