@@ -197,11 +197,11 @@ func (x *examination) publication(area string, source config.Source, r *pgcdc.Re
 	case len(r.Tables) == 0:
 		x.add(area, "publication", warns, "create the tables, or correct sources[].tables", "no table matches %s", strings.Join(source.Tables, ", "))
 	case len(lacking) > 0:
-		remedy := "ALTER PUBLICATION " + name + " ADD TABLE " + few(quoted)
+		remedy := "ALTER PUBLICATION " + name + " ADD TABLE " + strings.Join(quoted, ", ")
 		if r.Owned {
 			remedy += "; ingest does it at its next start"
 		}
-		x.add(area, "publication", warns, remedy, "%s lacks %s", source.Publication, few(lacking))
+		x.add(area, "publication", warns, remedy, "%s lacks %s: their changes are not read", source.Publication, few(lacking))
 	default:
 		x.add(area, "publication", passes, "", "%s has %s", source.Publication, count(len(r.Tables), "table", "tables"))
 	}
@@ -209,13 +209,16 @@ func (x *examination) publication(area string, source config.Source, r *pgcdc.Re
 
 // tables checks replica identities and rights.
 func (x *examination) tables(area, source string, r *pgcdc.Report) {
-	var unidentified, partial, unreadable []string
+	var refusing, unidentified, partial, unreadable []string
 	for _, t := range r.Tables {
 		name := pgx.Identifier{t.Schema, t.Name}.Sanitize()
 		if t.Partitioned {
 			continue
 		}
-		if !t.Identifiable {
+		switch {
+		case !t.Identifiable && t.Published:
+			refusing = append(refusing, name)
+		case !t.Identifiable:
 			unidentified = append(unidentified, name)
 		}
 		if !t.Readable {
@@ -225,19 +228,24 @@ func (x *examination) tables(area, source string, r *pgcdc.Report) {
 			partial = append(partial, name)
 		}
 	}
+	const orElse = "; or give each a primary key, or leave it out of sources[].tables"
+	if len(refusing) > 0 {
+		x.add(area, checkIdentity, fails, identifyFull(refusing)+orElse,
+			"PostgreSQL refuses every UPDATE and DELETE of %s now: published, without a primary key or a replica identity", few(refusing))
+	}
 	if len(unidentified) > 0 {
-		x.add(area, checkIdentity, fails, "ALTER TABLE "+unidentified[0]+" REPLICA IDENTITY FULL, or give it a primary key, or leave it out of sources[].tables",
+		x.add(area, checkIdentity, fails, identifyFull(unidentified)+orElse,
 			"published, %s would refuse every UPDATE and DELETE", few(unidentified))
 	}
 	if len(partial) > 0 {
-		x.add(area, checkIdentity, fails, "ALTER TABLE "+partial[0]+" REPLICA IDENTITY FULL",
+		x.add(area, checkIdentity, fails, identifyFull(partial),
 			"observers use changed() on updates of %s, which come without their old row", few(partial))
 	}
-	if len(unidentified)+len(partial) == 0 && len(r.Tables) > 0 {
+	if len(refusing)+len(unidentified)+len(partial) == 0 && len(r.Tables) > 0 {
 		x.add(area, checkIdentity, passes, "", "as the observers need it")
 	}
 	if len(unreadable) > 0 {
-		x.add(area, "rights", warns, "GRANT SELECT ON "+unreadable[0]+" TO "+pgx.Identifier{r.Role}.Sanitize(),
+		x.add(area, "rights", warns, "GRANT SELECT ON "+strings.Join(unreadable, ", ")+" TO "+pgx.Identifier{r.Role}.Sanitize(),
 			"role %s may not read %s, which a snapshot has to", r.Role, few(unreadable))
 	}
 }
@@ -253,6 +261,15 @@ func (x *examination) asksForChange(a events.Address) bool {
 		}
 	}
 	return false
+}
+
+// identifyFull gives the statements that let tables be updated, and their old rows be read.
+func identifyFull(tables []string) string {
+	statements := make([]string, len(tables))
+	for i, table := range tables {
+		statements[i] = "ALTER TABLE " + table + " REPLICA IDENTITY FULL"
+	}
+	return strings.Join(statements, "; ")
 }
 
 // few lists the first of many.

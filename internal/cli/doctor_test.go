@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -129,7 +130,29 @@ func TestDoctorFindsWhatIsWrongWithADatabase(t *testing.T) {
 			t.Errorf("%+v", c)
 		}
 	}
-	exec(`DROP TABLE items`)
+	// What is published already refuses writes now, and a remedy can be pasted however many it names.
+	exec(`CREATE TABLE lines (id int); ALTER PUBLICATION p ADD TABLE items`)
+	for i := range 6 {
+		exec(fmt.Sprintf(`CREATE TABLE bare%d (id int)`, i))
+	}
+	e, _ = w.examine()
+	found := map[string]string{} // by what it says: the remedy
+	for _, c := range e.Checks {
+		found[c.Detail] = c.Remedy
+	}
+	said := func(what, remedy string) {
+		t.Helper()
+		for says, does := range found {
+			if strings.Contains(says, what) && strings.Contains(does, remedy) {
+				return
+			}
+		}
+		t.Errorf("nothing says %q with the remedy %q: %v", what, remedy, found)
+	}
+	said(`refuses every UPDATE and DELETE of "public"."items" now`, `ALTER TABLE "public"."items" REPLICA IDENTITY FULL; or`)
+	said(`would refuse every UPDATE and DELETE`, `; ALTER TABLE "public"."bare5" REPLICA IDENTITY FULL; or`)
+	said(`their changes are not read`, `"public"."bare4", "public"."bare5"`)
+	exec(`DROP TABLE items, lines, bare0, bare1, bare2, bare3, bare4, bare5`)
 	e, _ = w.examine()
 	if got := e.of(fails); !slices.Equal(got, []string{"source shop, position"}) {
 		t.Errorf("mended: %v", got)
