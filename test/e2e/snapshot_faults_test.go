@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"encoding/json"
 	"testing"
 	"time"
 
@@ -45,28 +44,6 @@ func TestASnapshotSurvivesWhatItNeeds(t *testing.T) {
 		{"NATS is killed again", natsAway},
 		{"PostgreSQL is killed", postgresAway(s.Postgres.Kill)},
 	}
-	// reading gives how many rows the readings under way have read, and false where nobody can say now.
-	reading := func() (rows int, known bool) {
-		var status struct {
-			Sources []struct{ Reading []struct{ Rows int } }
-		}
-		if r := tributary(t, s, "status", "-o", "json"); json.Unmarshal([]byte(r.stdout), &status) != nil {
-			return 0, false
-		}
-		for _, source := range status.Sources {
-			for _, r := range source.Reading {
-				rows += r.Rows
-			}
-		}
-		return rows, true
-	}
-	settled := func() {
-		t.Helper()
-		harness.Eventually(t, 2*time.Minute, "all rows and what changed meanwhile are stored", func() bool {
-			rows, known := reading()
-			return known && rows == 0 && sameStates(tableStates(t, s), lastStates(t, s))
-		})
-	}
 	s.Start("ingest")
 	stored := 0
 	for _, fault := range faults {
@@ -77,25 +54,25 @@ func TestASnapshotSurvivesWhatItNeeds(t *testing.T) {
 		})
 		fault.make()
 	}
-	settled()
+	settled(t, s, 2*time.Minute, "all rows and what changed meanwhile are stored")
 	for _, fault := range faults {
-		var rows int
+		var under []reading
 		harness.Eventually(t, time.Minute, "it can be said what is read", func() (known bool) {
-			rows, known = reading()
+			under, known = readings(t, s)
 			return known
 		})
-		if rows == 0 { // the reading before has ended
+		if len(under) == 0 { // the one before has ended
 			if r := tributary(t, s, "snapshot", "public.orders", "--no-wait"); r.status != 0 {
 				t.Fatalf("snapshot --no-wait: %s", r.stderr)
 			}
 		}
 		harness.Eventually(t, time.Minute, "rows are read again before "+fault.what, func() bool {
-			rows, known := reading()
-			return known && rows > 0
+			under, _ = readings(t, s)
+			return len(under) > 0 && under[0].Rows > 0
 		})
 		fault.make()
 	}
-	settled()
+	settled(t, s, 2*time.Minute, "all rows and what changed meanwhile are stored")
 	if !s.Process("ingest").Running() {
 		t.Error("ingest has ended")
 	}

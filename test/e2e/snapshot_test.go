@@ -66,17 +66,7 @@ func TestASnapshotSurvivesItsLeaderAndRowsCanBeAskedFor(t *testing.T) {
 	harness.Binary(t, "tributary") // before the time counts
 	s.Start("ingest-1")
 	harness.Eventually(t, time.Minute, "some rows are stored", func() bool { return s.CountEvents("shop") > 1000 })
-	var status struct {
-		Sources []struct {
-			Reading []struct {
-				Kind string
-				Rows int
-				Done float64
-			}
-		}
-	}
-	read(t, s, &status, "status")
-	if r := status.Sources[0].Reading; len(r) != 1 || r[0].Kind != "snapshot" || r[0].Rows == 0 || r[0].Done <= 0 || r[0].Done >= 1 {
+	if r, _ := readings(t, s); len(r) != 1 || r[0].Kind != "snapshot" || r[0].Rows == 0 || r[0].Done <= 0 || r[0].Done >= 1 {
 		t.Errorf("status shows %+v", r)
 	}
 	if r := tributary(t, s, "status"); !strings.Contains(r.stdout, "shop: reading snapshot: ") {
@@ -87,17 +77,7 @@ func TestASnapshotSurvivesItsLeaderAndRowsCanBeAskedFor(t *testing.T) {
 	s.Exec(`DELETE FROM orders WHERE id % 10 = 1`)
 	s.Start("ingest-2")
 	s.Exec(`UPDATE orders SET n = n + 1 WHERE id % 10 IN (0, 2)`)
-	settled := func(what string) {
-		t.Helper()
-		harness.Eventually(t, time.Minute, what, func() bool {
-			var status struct {
-				Sources []struct{ Reading []struct{ Kind string } }
-			}
-			read(t, s, &status, "status")
-			return len(status.Sources[0].Reading) == 0 && sameStates(tableStates(t, s), lastStates(t, s))
-		})
-	}
-	settled("the snapshot and what changed meanwhile are stored")
+	settled(t, s, time.Minute, "the snapshot and what changed meanwhile are stored")
 
 	for what, c := range map[string]struct {
 		args   []string
@@ -133,7 +113,7 @@ func TestASnapshotSurvivesItsLeaderAndRowsCanBeAskedFor(t *testing.T) {
 	if asked.Rows != rows/100 || !asked.Done {
 		t.Errorf("what was asked for ends as %+v", asked)
 	}
-	settled("what was asked for is stored")
+	settled(t, s, time.Minute, "what was asked for is stored")
 	lock, err := s.DB.Acquire(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -155,10 +135,40 @@ func TestASnapshotSurvivesItsLeaderAndRowsCanBeAskedFor(t *testing.T) {
 	if _, err := lock.Exec(t.Context(), `SELECT pg_advisory_unlock(7)`); err != nil {
 		t.Fatal(err)
 	}
-	settled("no reading is left")
+	settled(t, s, time.Minute, "no reading is left")
 	if got := s.CountEvents("shop") - before; got != rows*9/10+rows/100 {
 		t.Errorf("%d rows were read again", got)
 	}
+}
+
+// reading is one of rows, as the status shows it.
+type reading struct {
+	Kind string
+	Rows int
+	Done float64
+}
+
+// readings gives those that are under way, and false where the status can't be had, as while NATS is away.
+func readings(t *testing.T, s *harness.System) (list []reading, known bool) {
+	t.Helper()
+	var status struct{ Sources []struct{ Reading []reading } }
+	r := tributary(t, s, "status", "-o", "json")
+	if r.status != 0 || json.Unmarshal([]byte(r.stdout), &status) != nil {
+		return nil, false
+	}
+	for _, source := range status.Sources {
+		list = append(list, source.Reading...)
+	}
+	return list, true
+}
+
+// settled waits until no reading is under way, and the events of shop end in what its table holds.
+func settled(t *testing.T, s *harness.System, within time.Duration, what string) {
+	t.Helper()
+	harness.Eventually(t, within, what, func() bool {
+		list, known := readings(t, s)
+		return known && len(list) == 0 && sameStates(tableStates(t, s), lastStates(t, s))
+	})
 }
 
 func sameStates(a, b map[string]string) bool {
