@@ -157,7 +157,7 @@ func TestAnEventIsExplainedToTheEndAndNoSecretIsKept(t *testing.T) {
 		_, later := x.road("later", "tell")
 		_, mail := x.road("secretive", "mail")
 		_, chat := x.road("secretive", "chat")
-		return strings.HasSuffix(bad, "exhausted") && strings.HasSuffix(later, "done") && strings.HasSuffix(mail, "exhausted") && strings.HasSuffix(chat, "exhausted")
+		return len(x.Evaluations) > 0 && strings.HasSuffix(bad, "exhausted") && strings.HasSuffix(later, "done") && strings.HasSuffix(mail, "exhausted") && strings.HasSuffix(chat, "exhausted")
 	})
 	checkRoads(t, &x)
 	checkText(t, s)
