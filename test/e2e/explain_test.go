@@ -157,23 +157,38 @@ func TestAnEventIsExplainedToTheEndAndNoSecretIsKept(t *testing.T) {
 		_, later := x.road("later", "tell")
 		_, mail := x.road("secretive", "mail")
 		_, chat := x.road("secretive", "chat")
-		return len(x.Evaluations) > 0 && strings.HasSuffix(bad, "exhausted") && strings.HasSuffix(later, "done") && strings.HasSuffix(mail, "exhausted") && strings.HasSuffix(chat, "exhausted")
+		return x.worked() && strings.HasSuffix(bad, "exhausted") && strings.HasSuffix(later, "done") && strings.HasSuffix(mail, "exhausted") && strings.HasSuffix(chat, "exhausted")
 	})
 	checkRoads(t, &x)
 	checkText(t, s)
 	checkSecrets(t, s)
 }
 
+// roads is what becomes of effects: the state and the road of each.
+var roads = map[string]string{
+	"good tell":      "done: worker 1 200 done",
+	"bad tell":       "dead: worker 1 503 job, jobrunner 2 503 again, jobrunner 3 503 dead exhausted",
+	"later tell":     "done: worker 1 502 job, jobrunner 2 502 again, jobrunner 3 200 done",
+	"gone tell":      "dropped: worker 1 410 dead permanent",
+	"broken ":        "dead: worker dead condition",
+	"secretive call": "dead: worker 1 0 dead permanent",
+}
+
+// worked tells whether all that the worker records is there: its records of one event may be stored apart, and after those of
+// the jobrunner.
+func (o *outcome) worked() bool {
+	for effect := range roads {
+		observer, action, _ := strings.Cut(effect, " ")
+		if _, road := o.road(observer, action); !strings.HasPrefix(road, "worker ") {
+			return false
+		}
+	}
+	return len(o.Evaluations) > 0
+}
+
 func checkRoads(t *testing.T, x *outcome) {
 	t.Helper()
-	for effect, want := range map[string]string{
-		"good tell":      "done: worker 1 200 done",
-		"bad tell":       "dead: worker 1 503 job, jobrunner 2 503 again, jobrunner 3 503 dead exhausted",
-		"later tell":     "done: worker 1 502 job, jobrunner 2 502 again, jobrunner 3 200 done",
-		"gone tell":      "dropped: worker 1 410 dead permanent",
-		"broken ":        "dead: worker dead condition",
-		"secretive call": "dead: worker 1 0 dead permanent",
-	} {
+	for effect, want := range roads {
 		observer, action, _ := strings.Cut(effect, " ")
 		if state, road := x.road(observer, action); state+": "+road != want {
 			t.Errorf("%s: %s: %s, want %s", effect, state, road, want)
